@@ -1,0 +1,112 @@
+"""A run's bell: on it the orchestrator hears that steps ended, and wakes without a tick.
+
+Invariant: what the bell says is a hint about *when* to look; the event log says what is true. A
+missed ring costs the orchestrator one slow poll, never a step.
+"""
+
+import json
+import select
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+import redis.exceptions
+
+from ..errors import BrokerUnavailable
+from ..states import State
+from .connection import SyncConnection, translate
+from .scripts import text
+
+_FROM_THE_START = "0-0"
+_MAX_RINGS = 1000
+
+
+@dataclass(frozen=True)
+class Ring:
+    """One thing the bell said.
+
+    Args:
+        task_id: The message that ended.
+        state: How.
+        worker: Worker id of its last owner, or ''.
+        detail: What the owner said of it.
+    """
+
+    task_id: str
+    state: State
+    worker: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Bell:
+    """Listens to one run's bell, on a connection of its own.
+
+    Args:
+        connection: The broker.
+        run_id: The run.
+    """
+
+    def __init__(self, connection: SyncConnection, run_id: str) -> None:
+        self._broker = connection
+        self._key = connection.keys.name("bell", run_id)
+        self._last_id = _FROM_THE_START
+        self._listening: redis.Connection | None = None
+
+    def wait(self, timeout_s: float, also: Sequence[int] = ()) -> Sequence[Ring]:
+        """Wait for rings.
+
+        Args:
+            timeout_s: Longest wait.
+            also: File descriptors that end the wait too, such as the signal wake-up fd; a blocking
+                read alone is not interrupted by a signal.
+
+        Returns:
+            What was heard; empty when the time is up or another descriptor woke us.
+
+        Raises:
+            BrokerUnavailable: The broker is away; waiting may be tried again.
+        """
+        try:
+            return self._wait(timeout_s, also)
+        except (redis.exceptions.RedisError, OSError) as error:
+            self.close()
+            raise translate(self._broker.url, error) from error
+
+    def _wait(self, timeout_s: float, also: Sequence[int]) -> Sequence[Ring]:
+        listening = self._listening
+        if listening is None:
+            # One long-lived read at a time stays open on this connection; a wake-up by another
+            # descriptor leaves it open, and the next wait goes on listening to it.
+            listening = self._listening = self._broker.client.connection_pool.make_connection()
+            listening.connect()
+            listening.send_command(
+                "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
+            )
+        socket = listening._sock  # noqa: SLF001  (redis-py shows no descriptor to select on)
+        if not listening.can_read(0):
+            select.select([socket, *also], [], [], max(0.0, timeout_s))
+            if not listening.can_read(0):
+                return []
+        answer = listening.read_response()
+        rings = [self._read(entry_id, fields) for _, entries in answer or [] for entry_id, fields in entries]
+        listening.send_command(
+            "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
+        )
+        return rings
+
+    def _read(self, entry_id: bytes, fields: Sequence[bytes]) -> Ring:
+        self._last_id = text(entry_id)
+        values = {text(k): text(v) for k, v in zip(fields[::2], fields[1::2], strict=True)}
+        return Ring(
+            values["id"], State(values["state"]), values["worker"], json.loads(values["detail"])
+        )
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._listening is not None:
+            self._listening.disconnect()
+            self._listening = None
+
+
+__all__ = ["Bell", "BrokerUnavailable", "Ring"]

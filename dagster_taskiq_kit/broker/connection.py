@@ -1,0 +1,198 @@
+"""The two connections to the broker: a sync one for Dagster's side, an async one for the worker.
+
+Invariant: nothing here waits without a bound. Connecting takes at most ``connect_timeout_s``, a
+command at most ``command_timeout_s``, a call is repeated for at most ``give_up_s``; what redis-py
+raises leaves as one of our errors, in one sentence. The sync connection is *the* bridge of
+Dagster-facing code: it may be shared by threads and used after a fork (redis-py's pool notices).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import redis
+import redis.asyncio
+import redis.backoff
+import redis.exceptions
+import redis.retry
+
+from ..errors import BrokerError, BrokerRefused, BrokerUnavailable, UnfitServer
+from ..settings import TaskiqSettings
+from .keys import Keys
+from .scripts import Call, load_script
+
+T = TypeVar("T")
+
+#: Reconnect backoff, design section 4.
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_LAST_S = 5.0
+_IDLE_CHECK_S = 15
+
+
+def connection_options(settings: TaskiqSettings) -> dict[str, Any]:
+    """Return the redis-py options that every connection of the kit has, sync or async."""
+    return {
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "socket_timeout": settings.command_timeout_s,
+        "health_check_interval": _IDLE_CHECK_S,
+        "protocol": 2,
+        "client_name": "dagster-taskiq-kit",
+    } | ({} if (settings.url or "").startswith("unix:") else {"socket_keepalive": True})
+
+
+def translate(url: str, error: Exception) -> BrokerError:
+    """Return our error for one that redis-py raised."""
+    said = str(error) or type(error).__name__
+    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+        return BrokerRefused(
+            url, f"it refused us ({said}). Check user and password in the url, and the user's ACL."
+        )
+    if isinstance(error, redis.exceptions.ResponseError):
+        lowered = said.lower()
+        if "wrongpass" in lowered or "noauth" in lowered or "noperm" in lowered:
+            return BrokerRefused(url, f"it refused us ({said}). Check user and password in the url.")
+        if "oom " in lowered or lowered.startswith("oom"):
+            return BrokerUnavailable(url, f"its memory is full ({said}). Give it more, or drain it.")
+        if any(word in lowered for word in ("loading", "readonly", "masterdown", "tryagain")):
+            return BrokerUnavailable(url, f"it cannot take writes now ({said}).")
+        return UnfitServer(url, f"it cannot execute our scripts ({said}).")
+    return BrokerUnavailable(
+        url, f"no answer ({said}). Is the server running, and is the url right?"
+    )
+
+
+def _pauses_s() -> "Callable[[], float]":
+    """Return a source of growing, jittered pauses between two tries."""
+    pause_s = _BACKOFF_FIRST_S
+
+    def following() -> float:
+        nonlocal pause_s
+        now_s, pause_s = pause_s, min(pause_s * 2, _BACKOFF_LAST_S)
+        return now_s * random.uniform(0.5, 1.0)  # noqa: S311  (jitter, not a secret)
+
+    return following
+
+
+class SyncConnection:
+    """Calls to the broker from Dagster's sync side; thread-safe, and safe after a fork.
+
+    Args:
+        settings: The deployment.
+    """
+
+    def __init__(self, settings: TaskiqSettings) -> None:
+        self.settings = settings
+        self.url = settings.require_url()
+        self.keys = Keys(settings.namespace)
+        self.client: redis.Redis = redis.Redis.from_url(
+            self.url,
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
+            **connection_options(settings),
+        )
+
+    def run(self, call: Call[T], give_up_s: float | None = None) -> T:
+        """Execute one call, repeating it while the broker is away.
+
+        Args:
+            call: What to ask.
+            give_up_s: For how long to repeat; default ``settings.give_up_s``, 0 for one try.
+
+        Raises:
+            BrokerUnavailable: No answer within ``give_up_s``. Since every script is idempotent, the
+                call may have been carried out and may be repeated.
+            BrokerRefused: Wrong password or missing rights.
+            UnfitServer: The server cannot execute the script.
+        """
+        return self.attempt(lambda: self._once(call), give_up_s)
+
+    def attempt(self, ask: Callable[[], T], give_up_s: float | None = None) -> T:
+        """Repeat ``ask`` while the broker is away; errors as for :meth:`run`."""
+        give_up_s = self.settings.give_up_s if give_up_s is None else give_up_s
+        deadline = time.monotonic() + give_up_s
+        pause_s = _pauses_s()
+        while True:
+            try:
+                return ask()
+            except (redis.exceptions.RedisError, OSError) as error:
+                ours = translate(self.url, error)
+                waiting_s = pause_s()
+                if not isinstance(ours, BrokerUnavailable) or (
+                    time.monotonic() + waiting_s > deadline
+                ):
+                    raise ours from error
+            time.sleep(waiting_s)
+
+    def _once(self, call: Call[T]) -> T:
+        script = load_script(call.script)
+        try:
+            answer = self.client.evalsha(script.sha, 1, self.keys.prefix, *call.arguments)
+        except redis.exceptions.NoScriptError:
+            answer = self.client.eval(script.source, 1, self.keys.prefix, *call.arguments)
+        return call.read(answer)
+
+    def close(self) -> None:
+        """Close every connection; the next call opens new ones."""
+        self.client.close()
+
+
+class AsyncConnection:
+    """Calls to the broker from the worker's event loop.
+
+    Args:
+        settings: The deployment.
+        pool: Connection pool to share, such as a taskiq broker's; default one of its own.
+    """
+
+    def __init__(self, settings: TaskiqSettings, pool: "Any | None" = None) -> None:
+        self.settings = settings
+        self.url = settings.require_url()
+        self.keys = Keys(settings.namespace)
+        self.client: redis.asyncio.Redis = (
+            redis.asyncio.Redis(connection_pool=pool)
+            if pool is not None
+            else redis.asyncio.Redis.from_url(self.url, **connection_options(settings))
+        )
+
+    async def run(self, call: Call[T], give_up_s: float | None = None) -> T:
+        """Execute one call; the same contract as :meth:`SyncConnection.run`."""
+
+        async def once() -> T:
+            script = load_script(call.script)
+            try:
+                answer = await cast(
+                    "Awaitable[Any]",
+                    self.client.evalsha(script.sha, 1, self.keys.prefix, *call.arguments),
+                )
+            except redis.exceptions.NoScriptError:
+                answer = await cast(
+                    "Awaitable[Any]",
+                    self.client.eval(script.source, 1, self.keys.prefix, *call.arguments),
+                )
+            return call.read(answer)
+
+        return await self.attempt(once, give_up_s)
+
+    async def attempt(
+        self, ask: Callable[[], Awaitable[T]], give_up_s: float | None = None
+    ) -> T:
+        """Repeat ``ask`` while the broker is away; errors as for :meth:`SyncConnection.run`."""
+        give_up_s = self.settings.give_up_s if give_up_s is None else give_up_s
+        deadline = time.monotonic() + give_up_s
+        pause_s = _pauses_s()
+        while True:
+            try:
+                return await ask()
+            except (redis.exceptions.RedisError, OSError) as error:
+                ours = translate(self.url, error)
+                waiting_s = pause_s()
+                if not isinstance(ours, BrokerUnavailable) or (
+                    time.monotonic() + waiting_s > deadline
+                ):
+                    raise ours from error
+            await asyncio.sleep(waiting_s)
+
+    async def close(self) -> None:
+        """Close every connection of its own pool."""
+        await self.client.aclose()

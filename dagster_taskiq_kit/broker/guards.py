@@ -1,0 +1,95 @@
+"""What must be true of a server and a namespace before any work is trusted to them.
+
+Invariant: nothing is submitted or claimed before these guards passed once in the process.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import UnfitServer, WrongInstance
+from ..version import SCHEMA_VERSION
+from .connection import SyncConnection
+from .scripts import Call, text
+
+#: Oldest servers with what the scripts use (design section 4).
+OLDEST_REDIS = (7, 0)
+OLDEST_VALKEY = (7, 2)
+
+
+def bind_namespace(instance_id: str) -> Call[tuple[str, int]]:
+    """Bind the namespace to a Dagster instance, or learn to whom it belongs."""
+    return Call(
+        "guard",
+        [instance_id, str(SCHEMA_VERSION)],
+        lambda answer: (text(answer[0]), int(answer[1])),
+    )
+
+
+def check_server(url: str, info: Mapping[str, Any], eviction_policy: str | None) -> None:
+    """Check what a server says of itself.
+
+    Args:
+        url: Its url, for the error.
+        info: Its INFO, as redis-py parses it.
+        eviction_policy: ``maxmemory-policy``, or None when the server does not tell (ACL).
+
+    Raises:
+        UnfitServer: It is too old, or may evict keys.
+    """
+    name, oldest = ("Valkey", OLDEST_VALKEY) if "valkey_version" in info else ("Redis", OLDEST_REDIS)
+    version = str(info.get("valkey_version") or info.get("redis_version") or "0")
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < oldest:
+        wanted = ".".join(str(part) for part in oldest)
+        raise UnfitServer(
+            url, f"it is {name} {version}; the kit needs {name} {wanted} or newer. Update the server."
+        )
+    if eviction_policy not in (None, "noeviction"):
+        raise UnfitServer(
+            url,
+            f"its maxmemory-policy is {eviction_policy!r}, which throws work away when memory is "
+            "full. Set maxmemory-policy to noeviction.",
+        )
+
+
+def check_broker(connection: SyncConnection, instance_id: str) -> None:
+    """Check the server, then bind the namespace to this Dagster instance.
+
+    Args:
+        connection: The broker.
+        instance_id: The run storage id of the Dagster instance.
+
+    Raises:
+        UnfitServer: It is too old or may evict keys.
+        WrongInstance: The namespace belongs to another instance, or to a newer release.
+        BrokerUnavailable: No answer.
+        BrokerRefused: Wrong password or missing rights.
+    """
+    info = connection.attempt(lambda: connection.client.info("server"))
+    check_server(connection.url, info, _eviction_policy(connection))
+    owner, schema = connection.run(bind_namespace(instance_id))
+    namespace = connection.settings.namespace
+    if owner != instance_id:
+        raise WrongInstance(
+            connection.url,
+            f"namespace {namespace!r} belongs to Dagster instance {owner}, and this is instance "
+            f"{instance_id}. Give each instance a namespace of its own (setting `namespace`, or "
+            "DAGSTER_TASKIQ_NAMESPACE), or point DAGSTER_HOME at the right instance.",
+        )
+    if schema > SCHEMA_VERSION:
+        raise WrongInstance(
+            connection.url,
+            f"namespace {namespace!r} is written in schema {schema} and this release knows "
+            f"{SCHEMA_VERSION}. Update dagster-taskiq-kit here.",
+        )
+
+
+def _eviction_policy(connection: SyncConnection) -> str | None:
+    import redis.exceptions
+
+    try:
+        policy = connection.attempt(lambda: connection.client.config_get("maxmemory-policy"))
+    except UnfitServer:  # managed servers forbid CONFIG; nothing can be said then
+        return None
+    except redis.exceptions.RedisError:
+        return None
+    return policy.get("maxmemory-policy")

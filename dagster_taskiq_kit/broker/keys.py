@@ -1,0 +1,89 @@
+"""Every Redis key, stated once: its name, type, owner and expiry.
+
+All keys of a namespace share one hash tag, so that a Redis Cluster keeps them on one node and a
+script may touch them together. The Lua prelude gets its key functions from this table.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Key:
+    """One family of keys.
+
+    Args:
+        parts: The parameters of its name, in order.
+        type: Redis type.
+        owner: Who writes it.
+        expiry: When it goes away by itself.
+        meaning: What it holds.
+    """
+
+    parts: tuple[str, ...]
+    type: str
+    owner: str
+    expiry: str
+    meaning: str
+
+
+KEYS: dict[str, Key] = {
+    "instance": Key((), "string", "first user", "never", "Dagster instance the namespace belongs to"),
+    "schema": Key((), "string", "first user", "never", "highest schema version ever written"),
+    "born": Key((), "string", "first user", "never", "server time in ms when the namespace was made"),
+    "record": Key(
+        ("task_id",), "hash", "scripts", "outcome_ttl_s after its end", "the truth about a message"
+    ),
+    "stream": Key(
+        ("queue", "kind", "band"), "stream", "scripts", "never", "ids of what is queued; XLEN = backlog"
+    ),
+    "door": Key(
+        ("queue", "kind"), "stream", "scripts", "never", "doorbell that wakes idle workers; holds 1 entry"
+    ),
+    "queues": Key((), "set", "scripts", "never", "names of all queues ever used"),
+    "claimed": Key(("queue",), "zset", "scripts", "never", "claimed task ids by server ms of the claim"),
+    "running": Key(("queue",), "zset", "scripts", "never", "running task ids by server ms of the start"),
+    "run": Key(("run_id",), "set", "scripts", "1 day after the last write", "task ids of a run, not ended"),
+    "bell": Key(("run_id",), "stream", "scripts", "1 day after the last write", "what ended, for the orchestrator"),
+    "cancel": Key(("run_id",), "string", "launcher", "1 day", "the run was cancelled"),
+    "workers": Key((), "zset", "scripts", "never", "worker ids by server ms at which their lease ends"),
+    "worker": Key(("worker_id",), "hash", "its worker", "1 hour after the lease", "a worker's card"),
+    "held": Key(("worker_id",), "set", "scripts", "with the card", "task ids the server thinks it holds"),
+    "claim": Key(
+        ("worker_id", "lane"), "hash", "scripts", "1 hour", "answer to a lane's last claim, for a repeated call"
+    ),
+    "orders": Key(("worker_id",), "stream", "scripts", "1 hour", "orders to a worker: cancel, drain"),
+    "counters": Key((), "hash", "scripts", "never", "what happened, by event|queue|kind"),
+    "dead": Key((), "stream", "scripts", "never", "dead letters: id, reason, payload"),
+}
+
+
+class Keys:
+    """The key names of one namespace, for the few reads that are not scripts.
+
+    Args:
+        namespace: The namespace, without braces.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.prefix = "{" + namespace + "}"
+
+    def name(self, family: str, *parts: str) -> str:
+        """Return the name of one key.
+
+        Args:
+            family: A key of :data:`KEYS`.
+            parts: Its parameters, in order.
+        """
+        if len(parts) != len(KEYS[family].parts):
+            raise ValueError(f"key {family!r} takes {KEYS[family].parts}, got {parts}")
+        return ":".join((self.prefix, family, *parts))
+
+
+def lua_key_functions() -> str:
+    """Return Lua source with one function a key family: ``key.record(task_id)`` and so on."""
+    lines = ["local key = {}"]
+    for family, key in KEYS.items():
+        arguments = ", ".join(key.parts)
+        name = " .. ':' .. ".join(["KEYS[1]", f"'{family}'", *key.parts])
+        lines.append(f"function key.{family}({arguments}) return {name} end")
+    return "\n".join(lines)

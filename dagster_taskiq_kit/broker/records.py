@@ -1,0 +1,252 @@
+"""Task records: every transition a message can make, as a call.
+
+Invariant: a record changes only through these calls, each of which is one atomic script that
+compares the owner and uses the server's clock. Whoever has no owner token can submit or cancel, and
+nothing else.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..states import Kind, State, band_of_priority
+from .scripts import Call, text
+
+#: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
+MAX_DELIVERIES = 3
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The broker's answer to a submit.
+
+    Args:
+        created: False when a record of that id already stood there.
+        state: The state it is in.
+    """
+
+    created: bool
+    state: State
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One handing-out of a message to one worker.
+
+    Args:
+        task_id: The message.
+        token: Owner token of this delivery; every later transition must name it.
+        kind: What it asks for.
+        queue: Where it waited.
+        run_id: The Dagster run, or ''.
+        payload: The taskiq message.
+        deliveries: How often it was handed out, this time included.
+        waited_ms: From submission to this claim, on the server's clock.
+        handed_over: A draining worker gave this run back while it was executing.
+    """
+
+    task_id: str
+    token: str
+    kind: Kind
+    queue: str
+    run_id: str
+    payload: bytes = field(repr=False)
+    deliveries: int
+    waited_ms: int
+    handed_over: bool
+
+
+@dataclass(frozen=True)
+class NothingWaits:
+    """The broker's answer to a claim when no message waits.
+
+    Args:
+        doors: Last entry id by doorbell key; block on those, and no wake-up is lost.
+    """
+
+    doors: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a cancel did.
+
+    Args:
+        removed: Messages that were queued and have ended now.
+        ordered: Messages whose owner was ordered to stop.
+        runs_ordered: Those of the ordered that are run messages.
+    """
+
+    removed: int
+    ordered: int
+    runs_ordered: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A task record as it stands in the broker; stamps are server milliseconds."""
+
+    task_id: str
+    kind: Kind
+    queue: str
+    band: int
+    run_id: str
+    state: State
+    deliveries: int
+    queued_at_ms: int
+    worker: str | None = None
+    claimed_at_ms: int | None = None
+    began_at_ms: int | None = None
+    ended_at_ms: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def submit(
+    *,
+    task_id: str,
+    kind: Kind,
+    queue: str,
+    priority: int,
+    run_id: str,
+    payload: bytes,
+    outcome_ttl_s: int,
+) -> Call[Submitted]:
+    """Create a record and queue it, unless a record of that id exists.
+
+    Args:
+        task_id: Deterministic id; submitting it again is the same submit.
+        kind: What the message asks for.
+        queue: Where it shall wait.
+        priority: Clamped to the bands 0..10.
+        run_id: The Dagster run, or '' for a user's own task.
+        payload: The taskiq message.
+        outcome_ttl_s: How long to keep the record when it ends at once, because its run is cancelled.
+    """
+    arguments = [
+        task_id, kind.value, queue, str(band_of_priority(priority)), run_id, payload,
+        str(outcome_ttl_s),
+    ]  # fmt: skip
+    return Call("submit", arguments, lambda answer: Submitted(bool(answer[0]), State(text(answer[1]))))
+
+
+def claim(
+    *,
+    worker_id: str,
+    lane: str,
+    token: str,
+    kinds: Sequence[Kind],
+    queues: Sequence[str],
+    oldest_first: bool,
+) -> Call[Delivery | NothingWaits]:
+    """Take one message for one free slot.
+
+    Args:
+        worker_id: The worker instance.
+        lane: Its lane; the answer to a lane's last claim is kept, for a repeated call.
+        token: A new owner token; asked again with the same one, the same message comes back.
+        kinds: What the lane executes.
+        queues: Where it takes work from.
+        oldest_first: Take the longest-waiting head of all instead of the highest band.
+    """
+
+    def read(answer: Sequence[Any]) -> Delivery | NothingWaits:
+        if not answer[0]:
+            flat = [text(part) for part in answer[1:]]
+            return NothingWaits(dict(zip(flat[::2], flat[1::2], strict=True)))
+        _, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over = answer
+        return Delivery(
+            task_id=text(task_id), token=token, kind=Kind(text(kind)), queue=text(queue),
+            run_id=text(run_id), payload=payload, deliveries=int(deliveries),
+            waited_ms=int(waited_ms), handed_over=text(handed_over) == "1",
+        )  # fmt: skip
+
+    arguments = [
+        worker_id, lane, token, "1" if oldest_first else "0", str(len(kinds)),
+        *(kind.value for kind in kinds), *queues,
+    ]  # fmt: skip
+    return Call("claim", arguments, read)
+
+
+Verdict = Literal["ok", "cancelled", "revoked"]
+
+
+def begin(task_id: str, token: str, outcome_ttl_s: int) -> Call[Verdict]:
+    """Ask whether a claimed message may begin; nothing of the user's runs before it says ok."""
+    return Call("begin", [task_id, token, str(outcome_ttl_s)], text)  # type: ignore[arg-type]
+
+
+def finish(
+    task_id: str,
+    token: str,
+    outcome: State,
+    detail: Mapping[str, Any],
+    outcome_ttl_s: int,
+    dead_letter: str = "",
+) -> Call[Verdict]:
+    """End a message that its owner executed.
+
+    Args:
+        task_id: The message.
+        token: Owner token of the delivery.
+        outcome: A terminal state.
+        detail: What the orchestrator and an operator may want to know, as JSON.
+        outcome_ttl_s: How long the record is kept.
+        dead_letter: Why its payload shall go to the dead letters; '' for not.
+    """
+    arguments = [task_id, token, outcome.value, json.dumps(detail), str(outcome_ttl_s), dead_letter]
+    return Call("finish", arguments, text)  # type: ignore[arg-type]
+
+
+def requeue(
+    task_id: str, token: str, reason: str, outcome_ttl_s: int, *, counts: bool
+) -> Call[Literal["queued", "refused", "revoked"]]:
+    """Give a claimed message, or a run that is to be resumed elsewhere, back to its queue.
+
+    Args:
+        task_id: The message.
+        token: Owner token of the delivery.
+        reason: What happened to it, for the dead letter that it becomes after too many deliveries.
+        outcome_ttl_s: How long the record is kept in that case.
+        counts: Whether this delivery counts; a drain's does not.
+    """
+    limit = str(MAX_DELIVERIES if counts else 0)
+    return Call("requeue", [task_id, token, limit, reason, str(outcome_ttl_s)], text)  # type: ignore[arg-type]
+
+
+def cancel(run_id: str, *, whole_run: bool, outcome_ttl_s: int) -> Call[Cancelled]:
+    """Cancel a run's messages.
+
+    Args:
+        run_id: The Dagster run.
+        whole_run: True cancels the run message and every later submit too; False its steps only.
+        outcome_ttl_s: How long the records are kept.
+    """
+    arguments = [run_id, "1" if whole_run else "0", str(outcome_ttl_s)]
+    return Call("cancel", arguments, lambda answer: Cancelled(*(int(part) for part in answer)))
+
+
+def read_record(task_id: str, flat: Mapping[bytes, bytes]) -> Record | None:
+    """Read the hash of a record, as HGETALL gives it; None when there is none."""
+    if not flat:
+        return None
+    fields = {text(name): text(value) for name, value in flat.items() if name != b"payload"}
+
+    def stamp(name: str) -> int | None:
+        return int(fields[name]) if name in fields else None
+
+    return Record(
+        task_id=task_id,
+        kind=Kind(fields["kind"]),
+        queue=fields["queue"],
+        band=int(fields["band"]),
+        run_id=fields["run_id"],
+        state=State(fields["state"]),
+        deliveries=int(fields["deliveries"]),
+        queued_at_ms=int(fields["queued_at"]),
+        worker=fields.get("worker"),
+        claimed_at_ms=stamp("claimed_at"),
+        began_at_ms=stamp("began_at"),
+        ended_at_ms=stamp("ended_at"),
+        detail=json.loads(fields.get("detail") or "{}"),
+    )

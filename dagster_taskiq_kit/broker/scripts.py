@@ -1,0 +1,73 @@
+"""One description of every call to the broker, which the sync and the async side both execute.
+
+A :class:`Call` is a Lua script with its arguments and the way to read its answer. Every script is
+idempotent for (task id, owner token), so a call may be repeated after a lost reply.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Generic, TypeVar
+
+from ..states import TRANSITIONS
+from .keys import lua_key_functions
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Script:
+    """Lua source as the server gets it.
+
+    Args:
+        name: File name without ``.lua``.
+        source: Key functions, transition table, prelude and the script.
+        sha: SHA-1 of the source, by which the server knows it.
+    """
+
+    name: str
+    source: str
+    sha: str
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One atomic request to the broker.
+
+    Args:
+        script: Name of the Lua script.
+        arguments: Its ARGV.
+        read: Turns the server's answer into ours.
+    """
+
+    script: str
+    arguments: Sequence[str | bytes]
+    read: Callable[[Any], T]
+
+
+def _legal_transitions() -> str:
+    rows = []
+    for state, targets in TRANSITIONS.items():
+        cells = ", ".join(f"{target.value} = true" for target in sorted(targets))
+        rows.append(f"  {state.value} = {{{cells}}},")
+    return "local LEGAL = {\n" + "\n".join(rows) + "\n}"
+
+
+def _lua_file(name: str) -> str:
+    return (resources.files(__package__) / "scripts" / f"{name}.lua").read_text()
+
+
+@cache
+def load_script(name: str) -> Script:
+    """Return one script, composed with the prelude it stands on."""
+    source = "\n".join(
+        [lua_key_functions(), _legal_transitions(), _lua_file("prelude"), _lua_file(name)]
+    )
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def text(answer: Any) -> str:
+    """Read a reply that is text."""
+    return answer.decode() if isinstance(answer, bytes) else str(answer)

@@ -1,0 +1,68 @@
+-- Takes one message for one free slot: queued -> claimed, with an owner token.
+-- ARGV: worker_id, lane, token, oldest_first ('1' or '0'), count of kinds, kinds..., queues...
+-- Returns: {1, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over}, or when nothing waits
+--   {0, door key, last id, door key, last id, ...}: block on those with XREAD, and no wake-up is lost.
+-- Atomic because choosing the head and taking it must be one act; the answer is kept under the lane,
+-- so that the same token asked again after a lost reply gets the same message.
+-- Order: highest band over all queues; within a band the head that waited longest; with oldest_first
+-- the longest-waiting head of all, so that no band starves.
+local worker, lane, token, oldest_first, kind_count = unpack(ARGV)
+local kinds, queues = {}, {}
+for i = 6, 5 + kind_count do kinds[#kinds + 1] = ARGV[i] end
+for i = 6 + kind_count, #ARGV do queues[#queues + 1] = ARGV[i] end
+
+local function answer(id)
+  local r = read(id)
+  return {1, id, r.kind, r.queue, r.run_id, r.payload or '', r.deliveries,
+    r.claimed_at - r.queued_at, r.handed_over or '0'}
+end
+
+local last = redis.call('HMGET', key.claim(worker, lane), 'token', 'id')
+if last[1] == token and redis.call('HGET', key.record(last[2]), 'owner') == token then
+  return answer(last[2])
+end
+
+local best
+local function consider(queue, kind, band)
+  local stream = key.stream(queue, kind, band)
+  while true do
+    local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    if not head then return end
+    local id = head[2][2]
+    if redis.call('HGET', key.record(id), 'entry') == head[1] then
+      local waiting_since = tonumber(head[2][4])
+      if not best or waiting_since < best.since then best = {id = id, since = waiting_since} end
+      return
+    end
+    redis.call('XDEL', stream, head[1]) -- its record is gone or moved on: the entry means nothing
+  end
+end
+
+for band = TOP_BAND, 0, -1 do
+  for _, queue in ipairs(queues) do
+    for _, kind in ipairs(kinds) do consider(queue, kind, band) end
+  end
+  if best and oldest_first == '0' then break end
+end
+
+if best then
+  local record, at = read(best.id), now_ms()
+  move(best.id, record, 'claimed', at, {
+    owner = token, worker = worker, claimed_at = int(at), deliveries = int(record.deliveries + 1),
+  })
+  redis.call('HDEL', key.record(best.id), 'entry')
+  redis.call('HSET', key.claim(worker, lane), 'token', token, 'id', best.id)
+  redis.call('EXPIRE', key.claim(worker, lane), HOUR_S)
+  return answer(best.id)
+end
+
+local doors = {0}
+for _, queue in ipairs(queues) do
+  for _, kind in ipairs(kinds) do
+    local door = key.door(queue, kind)
+    local newest = redis.call('XREVRANGE', door, '+', '-', 'COUNT', 1)[1]
+    doors[#doors + 1] = door
+    doors[#doors + 1] = newest and newest[1] or '0-0'
+  end
+end
+return doors

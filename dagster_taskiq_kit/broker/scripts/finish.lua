@@ -1,0 +1,12 @@
+-- Ends a message that its owner executed.
+-- ARGV: task_id, token, outcome (a terminal state), detail (JSON), outcome_ttl_s, dead letter reason or ''
+-- Returns: 'ok' (also when asked again), or 'revoked' (it is not this owner's to end).
+-- Atomic because outcome, indexes and bell must change together or not at all.
+local id, token, outcome, detail, ttl_s, dead_reason = unpack(ARGV)
+local record = read(id)
+if not record or record.owner ~= token then return 'revoked' end
+if record.state == outcome then return 'ok' end
+if record.state ~= 'claimed' and record.state ~= 'running' then return 'revoked' end
+if dead_reason ~= '' then bury(id, record, dead_reason) end
+conclude(id, record, outcome, now_ms(), detail, ttl_s)
+return 'ok'

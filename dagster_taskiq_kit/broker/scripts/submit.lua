@@ -1,0 +1,33 @@
+-- Creates the record of a message and queues its id, if there is no record of that id yet.
+-- ARGV: task_id, kind, queue, band, run_id ('' for a user's task), payload, outcome_ttl_s
+-- Returns: {1, state} when created, {0, state} when the record already stood there.
+-- Atomic because a record without a stream entry would never run, and an entry without a record
+-- would be claimed as nothing. A submit for a cancelled run makes a record that is cancelled at once,
+-- so that the orchestrator hears of it like of any other end.
+local id, kind, queue, band, run_id, payload, ttl_s = unpack(ARGV)
+local known = redis.call('HGET', key.record(id), 'state')
+if known then return {0, known} end
+
+local at = now_ms()
+local record = {
+  kind = kind, queue = queue, band = band, run_id = run_id, state = 'queued',
+  payload = payload, queued_at = int(at), deliveries = '0',
+}
+local set = {}
+for name, value in pairs(record) do
+  set[#set + 1] = name
+  set[#set + 1] = value
+end
+redis.call('HSET', key.record(id), unpack(set))
+redis.call('SADD', key.queues(), queue)
+if run_id ~= '' then
+  redis.call('SADD', key.run(run_id), id)
+  redis.call('EXPIRE', key.run(run_id), 365 * DAY_S)
+end
+count('queued', record)
+enqueue(id, record)
+if run_id ~= '' and redis.call('EXISTS', key.cancel(run_id)) == 1 then
+  record.entry = redis.call('HGET', key.record(id), 'entry')
+  conclude(id, record, 'cancelled', at, '{}', ttl_s)
+end
+return {1, record.state}

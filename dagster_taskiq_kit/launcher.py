@@ -1,0 +1,268 @@
+"""``TaskiqRunLauncher``: hands runs to taskiq workers, cancels them, and says how they are.
+
+Invariant: a run's message has a deterministic id, so launching twice is launching once and nothing
+needs to be remembered about it. Health is what the *record* says; an expired lease alone is not a
+verdict. Nothing here needs a worker to answer.
+"""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from typing_extensions import Self
+
+from . import dagster_seam as seam
+from . import messages
+from .broker import records
+from .broker.connection import SyncConnection
+from .broker.guards import check_broker
+from .broker.records import Record
+from .dagster_config import given_settings, settings_fields
+from .errors import BrokerError, BrokerUnavailable
+from .messages import RunMessage
+from .routing import run_route
+from .settings import TaskiqSettings
+from .states import Kind, State
+
+#: Dagster's daemon checks runs one after another: it must not wait for an absent broker each time.
+_HEALTH_GIVE_UP_S = 1.0
+_FAIL_FAST_S = 10.0
+_TERMINATE_GIVE_UP_S = 0.1
+
+_DEAD = {
+    State.LOST: "Its worker was lost",
+    State.CRASHED: "Its process crashed",
+    State.REFUSED: "It was refused",
+    State.CANCELLED: "It was cancelled",
+    State.SUCCEEDED: "Its process ended, and the run is still open",
+    State.FAILED: "Its process ended, and the run is still open",
+}
+
+
+class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
+    """Launches runs on taskiq workers; configured in ``dagster.yaml``::
+
+        run_launcher:
+          module: dagster_taskiq_kit
+          class: TaskiqRunLauncher
+          config:
+            url:
+              env: DAGSTER_TASKIQ_URL
+
+    Args:
+        inst_data: Dagster's own record of the configuration.
+        config: Settings by name; what is missing comes from the environment, then the defaults.
+
+    Raises:
+        ConfigurationError: A setting can never work.
+    """
+
+    def __init__(
+        self, inst_data: seam.ConfigurableClassData | None = None, **config: Any
+    ) -> None:
+        self._inst_data = inst_data
+        self.explicit_settings = given_settings(config)
+        self.settings = TaskiqSettings.resolve(config, where="config of TaskiqRunLauncher")
+        self._broker: SyncConnection | None = None
+        self._away_until_s = 0.0
+        super().__init__()
+
+    # -- what Dagster's instance asks of a configurable class
+
+    @property
+    def inst_data(self) -> seam.ConfigurableClassData | None:
+        """Dagster's own record of the configuration."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, dg.Field]:
+        """Return the config schema: the settings, each optional."""
+        return settings_fields()
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: seam.ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Build the launcher from ``dagster.yaml``."""
+        return cls(inst_data=inst_data, **config_value)
+
+    @property
+    def broker(self) -> SyncConnection:
+        """The broker, checked once: server, instance and schema.
+
+        Raises:
+            BrokerError: It is away, refuses us, is unfit, or belongs to another instance.
+            ConfigurationError: No url is configured.
+        """
+        if self._broker is None:
+            broker = SyncConnection(self.settings)
+            check_broker(broker, seam.instance_id(self._instance))
+            self._broker = broker
+        return self._broker
+
+    # -- launch and resume
+
+    def launch_run(self, context: seam.LaunchRunContext) -> None:
+        """Queue a run.
+
+        Raises:
+            ConfigurationError: A tag can never work, or the run has no origin.
+            BrokerError: The broker cannot take it; Dagster fails the run with this sentence.
+        """
+        self._queue(context.dagster_run, resume_no=0)
+
+    def resume_run(self, context: seam.ResumeRunContext) -> None:
+        """Queue a run again, to go on where its log left off; errors as for :meth:`launch_run`."""
+        self._queue(context.dagster_run, resume_no=context.resume_attempt_number or 1)
+
+    @property
+    def supports_resume_run(self) -> bool:
+        """Runs can be resumed."""
+        return True
+
+    def _queue(self, run: seam.DagsterRun, resume_no: int) -> None:
+        route = run_route(self.settings, run.tags)
+        message = RunMessage(run.run_id, seam.code_name(run), resume_no)
+        submit = records.submit(
+            task_id=message.task_id,
+            kind=Kind.RUN,
+            queue=route.queue,
+            priority=route.priority,
+            run_id=run.run_id,
+            payload=messages.encode(message),
+            outcome_ttl_s=self.settings.outcome_ttl_s,
+        )
+        self.broker.run(submit)
+        self._instance.report_engine_event(
+            f"Queued the run on {route}.",
+            run,
+            seam.EngineEventData(
+                metadata={
+                    "queue": dg.MetadataValue.text(route.queue),
+                    "priority": dg.MetadataValue.int(route.priority),
+                    "task_id": dg.MetadataValue.text(message.task_id),
+                }
+            ),
+            cls=type(self),
+        )
+
+    # -- termination
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run: what is queued ends now, what runs is ordered to stop.
+
+        Returns:
+            False when the run is over already.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        cancel = records.cancel(run_id, whole_run=True, outcome_ttl_s=self.settings.outcome_ttl_s)
+        try:
+            done = self.broker.run(cancel, give_up_s=_TERMINATE_GIVE_UP_S)
+        except BrokerUnavailable as error:
+            self._instance.report_engine_event(
+                f"{error} The run is cancelled when it is back.", run, cls=type(self)
+            )
+            return True
+        if not done.runs_ordered:
+            # No child of the run lives that could say so itself.
+            self._instance.report_run_canceled(run)
+        return True
+
+    # -- health
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Dagster's run monitoring may ask how a run is."""
+        return True
+
+    def check_run_worker_health(self, run: seam.DagsterRun) -> seam.CheckRunHealthResult:
+        """Say how the process of a run is, from its record alone.
+
+        Raises:
+            BrokerUnavailable: The broker is away: nothing is known. (Dagster would resume a run on
+                UNKNOWN.)
+        """
+        record = self._latest_record(run.run_id)
+        status = seam.WorkerStatus
+        if record is None:
+            age_s = self._namespace_age_s()
+            if age_s < 2 * self.settings.lease_s:
+                return seam.CheckRunHealthResult(
+                    status.RUNNING, f"No record yet; the namespace is {age_s:.0f} s old."
+                )
+            return seam.CheckRunHealthResult(status.FAILED, "The broker has no record of this run.")
+        if record.state in _DEAD:
+            reason = record.detail.get("reason", "")
+            return seam.CheckRunHealthResult(
+                status.FAILED, f"{_DEAD[record.state]}. {reason}".strip(), run_worker_id=record.task_id
+            )
+        return seam.CheckRunHealthResult(
+            status.RUNNING, self._whereabouts(record), run_worker_id=record.task_id
+        )
+
+    def get_run_worker_debug_info(
+        self, run: seam.DagsterRun, include_container_logs: bool | None = True  # noqa: ARG002
+    ) -> str | None:
+        """Return what the broker knows of a run's process, for Dagster's UI and logs."""
+        try:
+            record = self._latest_record(run.run_id)
+        except BrokerError as error:
+            return str(error)
+        if record is None:
+            return "The broker has no record of this run."
+        return f"{record.task_id}: {self._whereabouts(record)} {record.detail or ''}".rstrip()
+
+    def _whereabouts(self, record: Record) -> str:
+        if record.state is State.QUEUED:
+            return f"Waiting in queue {record.queue!r} (priority {record.band})."
+        return f"{record.state.value.capitalize()} on worker {record.worker}."
+
+    def _latest_record(self, run_id: str) -> Record | None:
+        """Return the record of the newest run message of a run."""
+
+        def read() -> Record | None:
+            latest = None
+            for resume_no in range(self._resumes(run_id) + 1):
+                task_id = messages.run_task_id(run_id, resume_no)
+                fields = broker.client.hgetall(broker.keys.name("record", task_id))
+                latest = records.read_record(task_id, fields) or latest
+            return latest
+
+        if time.monotonic() < self._away_until_s:
+            raise BrokerUnavailable(
+                self.settings.require_url(), "it did not answer a moment ago; trying again soon."
+            )
+        try:
+            broker = self.broker
+            return broker.attempt(read, give_up_s=_HEALTH_GIVE_UP_S)
+        except BrokerUnavailable:
+            self._away_until_s = time.monotonic() + _FAIL_FAST_S
+            raise
+
+    def _resumes(self, run_id: str) -> int:
+        return int(self._instance.count_resume_run_attempts(run_id))
+
+    def _namespace_age_s(self) -> float:
+        broker = self.broker
+
+        def read() -> float:
+            seconds, micros = broker.client.time()
+            born_ms = int(broker.client.get(broker.keys.name("born")) or 0)
+            return seconds + micros / 1e6 - born_ms / 1000
+
+        return broker.attempt(read, give_up_s=_HEALTH_GIVE_UP_S)
+
+    def dispose(self) -> None:
+        """Close the connection to the broker."""
+        if self._broker is not None:
+            with contextlib.suppress(OSError):
+                self._broker.close()
+            self._broker = None
+
+
+

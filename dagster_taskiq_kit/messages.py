@@ -1,0 +1,167 @@
+"""What launcher and orchestrator write and workers read, versioned.
+
+Plain JSON and nothing else: nothing is ever unpickled, and no secret and no instance reference
+travels (a worker's own ``DAGSTER_HOME`` decides, and must be the namespace's instance). The bytes
+are those of an ordinary taskiq message, so any taskiq tool can read the queue.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from .errors import MessageError
+from .states import Kind
+from .version import SCHEMA_VERSION
+
+#: Names under which the two Dagster kinds appear as taskiq tasks.
+TASK_NAMES = {Kind.RUN: "dagster_taskiq_kit:run", Kind.STEP: "dagster_taskiq_kit:step"}
+
+
+@dataclass(frozen=True)
+class CodeName:
+    """How a message names the code it wants executed; never a path to import blindly.
+
+    A worker compares it with the code locations that it was started with and loads those through
+    its own workspace and interpreter.
+
+    Args:
+        job: Name of the job.
+        location: Name of the code location, when the run came from a workspace.
+        repository: Name of the repository in it.
+        pointer: ``module:NAME`` or ``file:PATH`` for runs without a location.
+    """
+
+    job: str
+    location: str | None = None
+    repository: str | None = None
+    pointer: str | None = None
+
+    def __str__(self) -> str:
+        if self.location is not None:
+            return f"job {self.job!r} of code location {self.location!r}"
+        return f"job {self.job!r} of {self.pointer}"
+
+
+@dataclass(frozen=True)
+class RunMessage:
+    """Execute a whole run, or resume it.
+
+    Args:
+        run_id: The Dagster run.
+        code: Whose code to execute.
+        resume_no: 0 for the first execution, then the number of the resume attempt.
+    """
+
+    run_id: str
+    code: CodeName
+    resume_no: int = 0
+
+    @property
+    def task_id(self) -> str:
+        return run_task_id(self.run_id, self.resume_no)
+
+
+@dataclass(frozen=True)
+class StepMessage:
+    """Execute one attempt of one step.
+
+    Args:
+        run_id: The Dagster run.
+        step_key: The step.
+        attempt: Dagster's attempt, counting from 1.
+        code: Whose code to execute.
+        retry_mode: The retry mode of the plan inside the step, by Dagster's name.
+        known_state: Dagster's serialized ``KnownExecutionState``, reduced to what the step needs.
+    """
+
+    run_id: str
+    step_key: str
+    attempt: int
+    code: CodeName
+    retry_mode: str
+    known_state: str
+
+    @property
+    def task_id(self) -> str:
+        return step_task_id(self.run_id, self.step_key, self.attempt)
+
+
+Message = RunMessage | StepMessage
+T = TypeVar("T", RunMessage, StepMessage)
+
+
+def run_task_id(run_id: str, resume_no: int) -> str:
+    """Return the deterministic id of a run message, so that a repeated launch is the same one."""
+    return f"run:{run_id}:{resume_no}"
+
+
+def step_task_id(run_id: str, step_key: str, attempt: int) -> str:
+    """Return the deterministic id of a step message, so that a repeated submit is the same one."""
+    return f"step:{run_id}:{step_key}:{attempt}"
+
+
+def kind_of(message: Message) -> Kind:
+    """Return the kind under which a message is queued."""
+    return Kind.RUN if isinstance(message, RunMessage) else Kind.STEP
+
+
+def encode(message: Message) -> bytes:
+    """Return the bytes of a taskiq message that carries ``message`` as its only argument."""
+    body = {
+        "task_id": message.task_id,
+        "task_name": TASK_NAMES[kind_of(message)],
+        "labels": {"schema": str(SCHEMA_VERSION)},
+        "labels_types": None,
+        "args": [asdict(message)],
+        "kwargs": {},
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one decoded payload, with one sentence for whatever is wrong in it."""
+
+    task_id: str
+    body: dict[str, Any] = field(repr=False)
+
+    def message(self, kind: Kind) -> Message:
+        schema = str((self.body.get("labels") or {}).get("schema", ""))
+        if not schema.isdigit():
+            raise MessageError(f"Message {self.task_id} names no schema version.", self.task_id)
+        if int(schema) > SCHEMA_VERSION:
+            raise MessageError(
+                f"Message {self.task_id} is of schema {schema}, newer than this worker's "
+                f"{SCHEMA_VERSION}: update the worker.",
+                self.task_id,
+            )
+        if self.body.get("task_name") != TASK_NAMES.get(kind):
+            raise MessageError(
+                f"Message {self.task_id} asks for unknown task {self.body.get('task_name')!r}.",
+                self.task_id,
+            )
+        return self._build(RunMessage if kind is Kind.RUN else StepMessage)
+
+    def _build(self, model: type[T]) -> T:
+        try:
+            (values,) = self.body["args"]
+            return model(**{**values, "code": CodeName(**values["code"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise MessageError(
+                f"Message {self.task_id} is not a {model.__name__}: {error}.", self.task_id
+            ) from error
+
+
+def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
+    """Read the bytes that :func:`encode` wrote.
+
+    Raises:
+        MessageError: They are not a message of that kind, or are newer than this release.
+    """
+    try:
+        body = json.loads(payload)
+    except ValueError as error:
+        raise MessageError(f"Message {task_id} is not JSON: {error}.", task_id) from error
+    if not isinstance(body, dict):
+        raise MessageError(f"Message {task_id} is not a taskiq message.", task_id)
+    return _Reader(task_id, body).message(kind)

@@ -1,0 +1,398 @@
+"""The orchestrator: executes a run's plan by submitting steps and hearing how they end.
+
+Invariant: the event log says what is true; the bell says when to look. The orchestrator writes a
+step's terminal event only after the step's child is gone and the log has none, so every attempt is
+closed exactly once and by one writer. It waits once a turn, for whatever comes first: the bell, a
+signal, or the next moment at which there is something to do without either.
+
+It drives Dagster's ``ActiveExecution`` as the multiprocess executor does. What is emitted and how
+retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base because it
+wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool (design, section 7).
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from . import dagster_seam as seam
+from . import messages
+from .broker import records
+from .broker.bells import Bell, Ring
+from .broker.connection import SyncConnection
+from .errors import BrokerUnavailable
+from .messages import StepMessage
+from .routing import Route, StepRoutes
+from .run_log import RunLog
+from .settings import TaskiqSettings
+from .states import OWNED, Kind, State
+from .wake_up import WakeUp
+
+#: How long a missed ring of the bell can cost.
+SLOW_POLL_S = 10.0
+_PROBE_S = 1.0
+
+_STEP_ENDS = frozenset(
+    {
+        dg.DagsterEventType.STEP_SUCCESS,
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.STEP_UP_FOR_RETRY,
+    }
+)
+_ENDINGS = {
+    State.CRASHED: "crashed",
+    State.LOST: "was lost",
+    State.REFUSED: "was refused",
+    State.CANCELLED: "was cancelled",
+}
+
+WriteEnd = Callable[
+    [seam.IStepContext, seam.SerializableErrorInfo, seam.KnownExecutionState], object
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run's executor config says about how its steps may be executed.
+
+    Args:
+        retries: Dagster's retry mode.
+        max_concurrent: Steps of the run at once, or None.
+        tag_concurrency_limits: Dagster's limits by step tag.
+        step_dependency_config: When a step may begin.
+    """
+
+    retries: seam.RetryMode
+    max_concurrent: int | None
+    tag_concurrency_limits: list[dict[str, Any]]
+    step_dependency_config: seam.StepDependencyConfig
+
+
+@dataclass
+class InFlight:
+    """One attempt of a step that was submitted and is not closed.
+
+    Args:
+        step: Dagster's step.
+        task_id: The message.
+        attempt: Dagster's attempt, counting from 1.
+        cursor: Where in the log its events can begin.
+        outputs: Outputs seen of it.
+        ring: What the bell said of it, when it rang.
+    """
+
+    step: seam.ExecutionStep
+    task_id: str
+    attempt: int
+    cursor: str | None
+    outputs: int = 0
+    ring: Ring | None = None
+
+
+class Orchestrator:
+    """Executes one run's plan on the workers.
+
+    Args:
+        context: Dagster's orchestration context of the run.
+        plan: What to execute.
+        settings: The deployment.
+        limits: What the run's executor config says.
+        write_end: Writes STEP_UP_FOR_RETRY or STEP_FAILURE after an error, as the op's retry policy
+            has it.
+    """
+
+    def __init__(
+        self,
+        context: seam.PlanOrchestrationContext,
+        plan: seam.ExecutionPlan,
+        settings: TaskiqSettings,
+        limits: Limits,
+        write_end: WriteEnd,
+    ) -> None:
+        self._context = context
+        self._plan = plan
+        self._settings = settings
+        self._limits = limits
+        self._write_end = write_end
+        self._run = context.dagster_run
+        self._code = seam.code_name(self._run, context.reconstructable_job)
+        self._routes = StepRoutes(settings, self._run.tags)
+        self._broker = SyncConnection(settings)
+        self._bell = Bell(self._broker, self._run.run_id)
+        self._log = RunLog(context.instance, self._run.run_id)
+        self._wake_up = WakeUp()
+        self._in_flight: dict[str, InFlight] = {}
+        self._active: seam.ReplayableExecution
+
+    def execute(self) -> Iterator[dg.DagsterEvent]:
+        """Execute the plan; yields the run's events as they come into the log.
+
+        Raises:
+            DagsterExecutionInterruptedError: The run was interrupted; its steps were stopped first.
+            ConfigurationError: A tag of the run or of a step can never work.
+        """
+        with (
+            contextlib.closing(self._broker),
+            contextlib.closing(self._bell),
+            self._wake_up,
+            seam.InstanceConcurrencyContext(self._context.instance, self._run) as pools,
+            seam.ReplayableExecution(
+                self._plan,
+                retry_mode=self._limits.retries,
+                max_concurrent=self._limits.max_concurrent,
+                tag_concurrency_limits=self._limits.tag_concurrency_limits,
+                instance_concurrency_context=pools,
+                step_dependency_config=self._limits.step_dependency_config,
+            ) as self._active,
+        ):
+            yield from self._take_over() if self._context.resume_from_failure else self._take_up()
+            try:
+                while not self._active.is_complete:
+                    if self._active.check_for_interrupts():
+                        yield from self._interrupt()
+                        return
+                    yield from self._turn()
+                    if not self._active.is_complete:
+                        self._listen(self._patience_s())
+            except BaseException:
+                self._stop_steps()
+                raise
+
+    # -- beginning
+
+    def _take_up(self) -> Iterator[dg.DagsterEvent]:
+        self._say(
+            f"Executing {len(self._plan.step_keys_to_execute)} steps on taskiq workers "
+            f"(orchestrator pid {os.getpid()})."
+        )
+        yield from ()
+
+    def _take_over(self) -> Iterator[dg.DagsterEvent]:
+        """Bring the plan to where the log left off, and ask the broker about what is open."""
+        self._say(f"Resuming on taskiq workers (orchestrator pid {os.getpid()}).")
+        prior = list(self._log.new_entries())
+        yield from (event for event, _ in prior)
+        for step in self._active.replay(prior):
+            attempt = self._active.retry_state.get_attempt_count(step.key) + 1
+            flight = self._in_flight[step.key] = InFlight(
+                step, self._task_id(step, attempt), attempt, None
+            )
+            record = self._through_outages(lambda flight=flight: self._record(flight.task_id))
+            if record is None:
+                self._hand_out(flight)
+            elif record.state is not State.QUEUED and record.state not in OWNED:
+                flight.ring = Ring(flight.task_id, record.state, record.worker or "", record.detail)
+
+    def _record(self, task_id: str) -> records.Record | None:
+        key = self._broker.keys.name("record", task_id)
+        return self._broker.attempt(
+            lambda: records.read_record(task_id, self._broker.client.hgetall(key))
+        )
+
+    # -- one turn
+
+    def _turn(self) -> Iterator[dg.DagsterEvent]:
+        """Take in what happened, then submit what may begin."""
+        yield from self._read_log()
+        if self._close_what_ended_without_a_word():
+            yield from self._read_log()
+        # Skipped and abandoned steps are written here and come back with the log.
+        list(self._active.plan_events_iterator(self._context))
+        for step in self._active.get_steps_to_execute():
+            self._submit(step)
+        list(self._active.concurrency_event_iterator(self._context))
+
+    def _patience_s(self) -> float:
+        """Return how long there is nothing to do unless something happens."""
+        due_s = self._active.sleep_interval()
+        return SLOW_POLL_S if due_s == 0 else min(max(due_s, 0.0), SLOW_POLL_S)
+
+    def _listen(self, patience_s: float) -> None:
+        try:
+            rings = self._bell.wait(patience_s, self._wake_up.descriptors())
+        except BrokerUnavailable as error:
+            self._wait_out(error)
+            return
+        self._wake_up.clear()
+        by_task = {flight.task_id: flight for flight in self._in_flight.values()}
+        for ring in rings:
+            if ring.task_id in by_task:
+                by_task[ring.task_id].ring = ring
+
+    def _wait_out(self, error: BrokerUnavailable) -> None:
+        """Wait until the broker is back; an outage of the broker fails no run."""
+        self._say(f"{error} Waiting for it; steps that run go on.")
+        while not seam.check_captured_interrupt():
+            try:
+                self._broker.attempt(self._broker.client.ping, give_up_s=0)
+            except BrokerUnavailable:
+                self._wake_up.wait(_PROBE_S)
+            else:
+                self._say("The broker is back.")
+                return
+        raise seam.DagsterExecutionInterruptedError
+
+    def _through_outages(self, ask: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return ask()
+            except BrokerUnavailable as error:
+                self._wait_out(error)
+
+    # -- the log
+
+    def _read_log(self) -> Iterator[dg.DagsterEvent]:
+        for event in self._log.new_events():
+            flight = self._in_flight.get(event.step_key or "")
+            if flight is not None and event.event_type in _STEP_ENDS:
+                # Its end must not be handled before the outputs that precede it.
+                wrote = flight.ring.detail.get("outputs", 0) if flight.ring else 0
+                if flight.outputs < wrote:
+                    for output in self._log.missed_outputs(flight.cursor):
+                        yield output
+                        self._handle(output)
+            yield event
+            self._handle(event)
+
+    def _handle(self, event: dg.DagsterEvent) -> None:
+        """Give one event of the log to the state machine."""
+        flight = self._in_flight.get(event.step_key or "")
+        if event.event_type in _STEP_ENDS:
+            if flight is None:
+                self._say(
+                    f"Ignoring {event.event_type_value} of step {event.step_key!r}: that attempt "
+                    "was closed before."
+                )
+                return
+            self._active.handle_event(event)
+            del self._in_flight[flight.step.key]
+        elif flight is None:
+            return
+        elif event.event_type is dg.DagsterEventType.STEP_OUTPUT:
+            flight.outputs += 1
+            self._active.handle_event(event)
+        elif event.is_resource_init_failure:
+            error = getattr(event.engine_event_data, "error", None)
+            if error is not None:
+                self._close(flight, error)
+
+    # -- steps
+
+    def _submit(self, step: seam.ExecutionStep) -> None:
+        attempt = self._active.retry_state.get_attempt_count(step.key) + 1
+        flight = InFlight(step, self._task_id(step, attempt), attempt, self._log.cursor)
+        self._in_flight[step.key] = flight
+        self._hand_out(flight)
+
+    def _hand_out(self, flight: InFlight) -> None:
+        route = self._routes.of(flight.step)
+        self._announce(flight, route)
+        message = StepMessage(
+            run_id=self._run.run_id,
+            step_key=flight.step.key,
+            attempt=flight.attempt,
+            code=self._code,
+            retry_mode=self._limits.retries.for_inner_plan().value,
+            known_state=seam.serialize_value(self._known_state(flight.step)),
+        )
+        call = records.submit(
+            task_id=message.task_id,
+            kind=Kind.STEP,
+            queue=route.queue,
+            priority=route.priority,
+            run_id=self._run.run_id,
+            payload=messages.encode(message),
+            outcome_ttl_s=self._settings.outcome_ttl_s,
+        )
+        self._through_outages(lambda: self._broker.run(call))
+
+    def _announce(self, flight: InFlight, route: Route) -> None:
+        dg.DagsterEvent.step_worker_starting(
+            self._context.for_step(flight.step),
+            message=f'Queued step "{flight.step.key}" on {route}.',
+            metadata={
+                "queue": dg.MetadataValue.text(route.queue),
+                "priority": dg.MetadataValue.int(route.priority),
+                "task_id": dg.MetadataValue.text(flight.task_id),
+            },
+        )
+
+    def _known_state(self, step: seam.ExecutionStep) -> seam.KnownExecutionState:
+        """Return what a step must know of the run, and no more.
+
+        Dagster's own state holds every output of the run, so messages would grow with the job.
+        """
+        state = self._active.get_known_state()
+        needed = {
+            handle
+            for step_input in step.step_inputs
+            for handle in step_input.get_step_output_handle_dependencies()
+        }
+        attempts = state.previous_retry_attempts
+        return seam.KnownExecutionState(
+            previous_retry_attempts={step.key: attempts[step.key]} if step.key in attempts else {},
+            dynamic_mappings=state.dynamic_mappings,
+            ready_outputs=needed & set(state.ready_outputs),
+            step_output_versions=state.step_output_versions,
+            parent_state=state.parent_state,
+        )
+
+    def _task_id(self, step: seam.ExecutionStep, attempt: int) -> str:
+        return messages.step_task_id(self._run.run_id, step.key, attempt)
+
+    def _close_what_ended_without_a_word(self) -> bool:
+        """Close attempts that ended with no terminal event; True when there were any."""
+        silent = [
+            flight
+            for flight in self._in_flight.values()
+            if flight.ring is not None and flight.ring.state in _ENDINGS
+        ]
+        for flight in silent:
+            ring = flight.ring
+            assert ring is not None
+            by = f" on worker {ring.worker}" if ring.worker else ""
+            reason = ring.detail.get("reason", "")
+            sentence = f'Step "{flight.step.key}" {_ENDINGS[ring.state]}{by}. {reason}'.rstrip()
+            self._close(flight, seam.SerializableErrorInfo(sentence, stack=[], cls_name=None))
+            flight.ring = None
+        return bool(silent)
+
+    def _close(self, flight: InFlight, error: seam.SerializableErrorInfo) -> None:
+        """Write the end of an attempt; it is handled when it comes back with the log."""
+        self._write_end(
+            self._context.for_step(flight.step), error, self._active.get_known_state()
+        )
+
+    # -- interruption
+
+    def _interrupt(self) -> Iterator[dg.DagsterEvent]:
+        """Stop every step of the run and take in how they end."""
+        self._active.mark_interrupted()
+        in_flight = ", ".join(sorted(self._in_flight)) or "none in flight"
+        self._say(f"Received a termination signal; stopping steps: {in_flight}.")
+        self._stop_steps()
+        deadline_s = time.monotonic() + self._settings.cancel_grace_s + self._settings.renew_s
+        while self._in_flight and time.monotonic() < deadline_s:
+            self._listen(min(_PROBE_S, max(0.0, deadline_s - time.monotonic())))
+            yield from self._read_log()
+            for key, flight in list(self._in_flight.items()):
+                if flight.ring is not None:
+                    del self._in_flight[key]
+
+    def _stop_steps(self) -> None:
+        if not self._in_flight:
+            return
+        call = records.cancel(
+            self._run.run_id, whole_run=False, outcome_ttl_s=self._settings.outcome_ttl_s
+        )
+        try:
+            self._broker.run(call)
+        except BrokerUnavailable as error:
+            self._say(f"{error} Steps that run are stopped when it is back.")
+
+    def _say(self, sentence: str) -> None:
+        dg.DagsterEvent.engine_event(self._context, sentence, seam.EngineEventData())

@@ -1,0 +1,93 @@
+"""Where a run or a step waits: its queue and its priority, from tags, settings and defaults.
+
+Invariant: launcher and orchestrator decide by the same rules, before anything is sent, and a tag
+that can never work is an error here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from . import tags
+from .errors import ConfigurationError
+from .settings import TaskiqSettings, check_queue_name
+from .states import band_of_priority
+
+
+class Tagged(Protocol):
+    """A step, as far as routing is concerned."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+
+    @property
+    def tags(self) -> Mapping[str, str] | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a message waits.
+
+    Args:
+        queue: The queue.
+        priority: As asked for; the band is this, clamped to 0..10.
+    """
+
+    queue: str
+    priority: int
+
+    def __str__(self) -> str:
+        band = band_of_priority(self.priority)
+        clamped = "" if band == self.priority else f" ({self.priority} is outside of 0..10)"
+        return f"queue {self.queue!r} with priority {band}{clamped}"
+
+
+def run_route(settings: TaskiqSettings, run_tags: Mapping[str, str]) -> Route:
+    """Return where a run waits.
+
+    Raises:
+        ConfigurationError: A tag of the run can never work.
+    """
+    queue = tags.read_tag(run_tags, tags.QUEUE_TAG) or settings.default_queue
+    priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
+    return Route(_queue_name(queue, "the run"), settings.default_priority + priority)
+
+
+class StepRoutes:
+    """Where the steps of one run wait.
+
+    Args:
+        settings: The deployment.
+        run_tags: The run's tags.
+
+    Raises:
+        ConfigurationError: A tag of the run can never work.
+    """
+
+    def __init__(self, settings: TaskiqSettings, run_tags: Mapping[str, str]) -> None:
+        self._default_priority = settings.default_priority
+        self._run_priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
+        inherited = tags.read_tag(run_tags, tags.QUEUE_TAG) if settings.inherit_run_queue else None
+        self._default_queue = _queue_name(inherited or settings.default_queue, "the run")
+
+    def of(self, step: Tagged) -> Route:
+        """Return where a step waits: step priority plus run priority, on its own or the run's queue.
+
+        Raises:
+            ConfigurationError: A tag of the step can never work.
+        """
+        whose = f"step {step.key!r}"
+        step_tags = step.tags or {}
+        queue = tags.read_tag(step_tags, tags.QUEUE_TAG)
+        priority = tags.step_priority(step_tags, whose, self._default_priority)
+        return Route(
+            _queue_name(queue, whose) if queue else self._default_queue,
+            priority + self._run_priority,
+        )
+
+
+def _queue_name(queue: str, whose: str) -> str:
+    try:
+        return check_queue_name(queue)
+    except ValueError as error:
+        raise ConfigurationError(f"Tag {tags.QUEUE_TAG!r} of {whose}: {error}.", tags.QUEUE_TAG) from None

@@ -1,0 +1,62 @@
+"""Reads one run's events, each once, in the order of the log.
+
+Invariant: an event is yielded exactly once, whatever order the database commits rows in. A row with
+a lower id can be committed after one with a higher id was read, and the cursor has passed it then;
+the orchestrator knows from the child how many outputs it wrote and asks again when some are missing.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+_PAGE = 1_000
+
+
+class RunLog:
+    """The events of one run.
+
+    Args:
+        instance: The Dagster instance.
+        run_id: The run.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._seen: set[int] = set()
+        self.cursor: str | None = None
+        self.events_read = 0
+
+    def new_events(self) -> Iterator[dg.DagsterEvent]:
+        """Yield every Dagster event that came into the log since the last call."""
+        yield from (event for event, _ in self.new_entries())
+
+    def new_entries(self) -> Iterator[tuple[dg.DagsterEvent, float]]:
+        """Yield the same with each event's timestamp in seconds."""
+        more = True
+        while more:
+            page = self._instance.get_records_for_run(
+                self._run_id, self.cursor, of_type=set(dg.DagsterEventType), limit=_PAGE
+            )
+            self.cursor, more = page.cursor, page.has_more
+            yield from self._unseen(page.records)
+
+    def missed_outputs(self, cursor: str | None) -> Iterator[dg.DagsterEvent]:
+        """Yield outputs after ``cursor`` that were not yielded before."""
+        more = True
+        while more:
+            page = self._instance.get_records_for_run(
+                self._run_id, cursor, of_type=dg.DagsterEventType.STEP_OUTPUT, limit=_PAGE
+            )
+            cursor, more = page.cursor, page.has_more
+            yield from (event for event, _ in self._unseen(page.records))
+
+    def _unseen(
+        self, records: Sequence[dg.EventLogRecord]
+    ) -> Iterator[tuple[dg.DagsterEvent, float]]:
+        self.events_read += len(records)
+        for record in records:
+            event = record.event_log_entry.dagster_event
+            if record.storage_id not in self._seen and event is not None:
+                self._seen.add(record.storage_id)
+                yield event, record.event_log_entry.timestamp

@@ -1,0 +1,201 @@
+"""The one description of a deployment; every face of the kit is made from it.
+
+Launcher, executor, resource, worker, exporter and CLI take the same fields with the same defaults
+and the same error for a bad value. The order is: an explicit value, then ``DAGSTER_TASKIQ_<FIELD>``
+in the environment, then the default.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from .errors import ConfigurationError, without_password
+
+ENV_PREFIX = "DAGSTER_TASKIQ_"
+URL_SCHEMES = ("redis", "rediss", "unix")
+
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,99}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def check_queue_name(name: str) -> str:
+    """Return ``name``, or raise ValueError: it must be able to stand inside a Redis key."""
+    if not _QUEUE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a queue name: use 1 to 100 letters, digits and _ . @ / -, "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def _check_namespace(name: str) -> str:
+    if not _NAMESPACE.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a namespace: use 1 to 64 letters, digits and _ . -, "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def _check_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in URL_SCHEMES or not (parts.hostname or parts.path):
+        raise ValueError(
+            f"{without_password(url)!r} is not a broker url: it must look like "
+            "redis://host:6379/0, rediss://user:password@host:6380/0 or unix:///path/to/socket"
+        )
+    return url
+
+
+QueueName = Annotated[str, AfterValidator(check_queue_name)]
+
+
+class QueueObjective(BaseModel):
+    """What a queue promises, and from when its backlog is worth a warning."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slo_s: float = Field(
+        default=60.0, gt=0, description="Longest acceptable wait of a message, in seconds."
+    )
+    backlog_warn: int = Field(default=50, ge=0, description="Waiting messages that are worth a WARN.")
+    backlog_error: int = Field(default=200, ge=0, description="Waiting messages that are an ERROR.")
+
+
+class TaskiqSettings(BaseModel):
+    """A deployment: which broker, which queues, which timings.
+
+    Durations are in seconds. Build it with :meth:`resolve`, which reads the environment and turns
+    what pydantic complains of into one sentence.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str | None, AfterValidator(_check_url)] = Field(
+        default=None, description="Redis or Valkey url: redis://, rediss:// or unix://."
+    )
+    namespace: Annotated[str, AfterValidator(_check_namespace)] = Field(
+        default="dagster",
+        description="Prefix of every key; one namespace belongs to one Dagster instance.",
+    )
+    default_queue: QueueName = Field(
+        default="default", description="Queue of runs and steps that name none."
+    )
+    default_priority: int = Field(
+        default=5, ge=0, le=10, description="Priority of steps that name none; 10 is served first."
+    )
+    inherit_run_queue: bool = Field(
+        default=True,
+        description="Whether a run's queue tag also routes those of its steps that name no queue.",
+    )
+    queues: dict[QueueName, QueueObjective] = Field(
+        default_factory=dict, description="Objectives of queues, by queue name."
+    )
+    lease_s: float = Field(
+        default=15.0, gt=0, description="How long a worker is trusted after its last renewal."
+    )
+    renew_s: float = Field(default=3.0, gt=0, description="How often a worker renews its lease.")
+    connect_timeout_s: float = Field(
+        default=2.0, gt=0, description="Longest wait for a connection to the broker."
+    )
+    command_timeout_s: float = Field(
+        default=5.0, gt=0, description="Longest wait for the reply to one command."
+    )
+    give_up_s: float = Field(
+        default=10.0, gt=0, description="After how long a producer reports the broker as away."
+    )
+    cancel_grace_s: float = Field(
+        default=10.0, ge=0, description="Time between SIGTERM and SIGKILL for a cancelled child."
+    )
+    drain_timeout_s: float = Field(
+        default=25.0, ge=0, description="How long a stopping worker lets its steps finish."
+    )
+    outcome_ttl_s: int = Field(
+        default=86_400, ge=60, description="How long the record of an ended message is kept."
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlives_renewals(self) -> "TaskiqSettings":
+        if self.lease_s < 3 * self.renew_s:
+            raise ValueError(
+                f"lease_s ({self.lease_s:g}) must be at least three times renew_s "
+                f"({self.renew_s:g}), so that one lost renewal does not cost a healthy worker its work"
+            )
+        return self
+
+    @classmethod
+    def resolve(
+        cls,
+        explicit: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        where: str = "settings",
+    ) -> "TaskiqSettings":
+        """Build settings from explicit values, then the environment, then the defaults.
+
+        Args:
+            explicit: Values by field name; a value of None counts as not given.
+            environ: The environment to read, default ``os.environ``.
+            where: What the explicit values came from, for the error.
+
+        Raises:
+            ConfigurationError: A field is unknown or a value can never work; says which and why.
+        """
+        environ = os.environ if environ is None else environ
+        given = {name: value for name, value in (explicit or {}).items() if value is not None}
+        for name in cls.model_fields:
+            from_environment = environ.get(ENV_PREFIX + name.upper())
+            if name not in given and from_environment and name != "queues":
+                given[name] = from_environment
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"Bad {where}: {'; '.join(_sentence(cls, item, given) for item in error.errors())}.",
+                ".".join(str(part) for part in error.errors()[0]["loc"]) or None,
+            ) from None
+
+    def require_url(self) -> str:
+        """Return the broker url.
+
+        Raises:
+            ConfigurationError: None is configured.
+        """
+        if self.url is None:
+            raise ConfigurationError(
+                "No broker url is configured: set DAGSTER_TASKIQ_URL or `url` in the run_launcher "
+                "block of dagster.yaml to your Redis or Valkey. To try the kit out without one, "
+                "run `dagster-taskiq dev`, which brings its own server.",
+                "url",
+            )
+        return self.url
+
+
+def _sentence(
+    model: type[TaskiqSettings], error: Mapping[str, Any], given: Mapping[str, Any]
+) -> str:
+    """Turn one of pydantic's findings into words a person can act on."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(sorted(model.model_fields))
+        return f"unknown setting {path!r}; known ones are {known}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not path:
+        return message
+    if error["type"] == "value_error":
+        return f"{path}: {message}"
+    value = given.get(path, error.get("input"))
+    return f"{path}={without_password(repr(value))}: {message}"

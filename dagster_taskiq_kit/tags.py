@@ -1,0 +1,68 @@
+"""Every tag the kit reads or writes, stated once, and how a value in one is understood.
+
+A bad value is an error at submission that names the tag and whose it is; it never surfaces as a
+traceback inside the executor's loop.
+"""
+
+from collections.abc import Mapping
+
+from .errors import ConfigurationError
+
+QUEUE_TAG = "dagster-taskiq/queue"
+PRIORITY_TAG = "dagster-taskiq/priority"
+RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
+TIMEOUT_TAG = "dagster-taskiq/timeout"
+TASK_ID_TAG = "dagster-taskiq/task_id"
+
+#: Dagster's own priority tag; honoured where ours is absent.
+DAGSTER_PRIORITY_TAG = "dagster/priority"
+
+#: dagster-celery's names for the same things; honoured where ours is absent.
+CELERY_ALIASES = {
+    QUEUE_TAG: "dagster-celery/queue",
+    PRIORITY_TAG: "dagster-celery/priority",
+    RUN_PRIORITY_TAG: "dagster-celery/run_priority",
+}
+
+
+def read_tag(tags: Mapping[str, str], name: str) -> str | None:
+    """Return a tag's value, or that of its dagster-celery alias, or None."""
+    value = tags.get(name)
+    if value is None and name in CELERY_ALIASES:
+        value = tags.get(CELERY_ALIASES[name])
+    return value
+
+
+def read_integer(tags: Mapping[str, str], name: str, whose: str) -> int | None:
+    """Return a tag's value as an integer, or None when it is absent.
+
+    Args:
+        tags: The tags of a run or of a step.
+        name: Our name of the tag.
+        whose: Whose tags these are, for the error: ``op 'load'`` or ``the run``.
+
+    Raises:
+        ConfigurationError: The value is not an integer.
+    """
+    value = read_tag(tags, name)
+    if value is None:
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"Tag {name!r} of {whose} is {value!r}: it must be an integer such as \"5\".", name
+        ) from None
+
+
+def step_priority(step_tags: Mapping[str, str], whose: str, default: int) -> int:
+    """Return a step's own priority: our tag, else Dagster's, else ``default``.
+
+    Raises:
+        ConfigurationError: The tag that decides is not an integer.
+    """
+    ours = read_integer(step_tags, PRIORITY_TAG, whose)
+    if ours is not None:
+        return ours
+    dagsters = read_integer(step_tags, DAGSTER_PRIORITY_TAG, whose)
+    return default if dagsters is None else dagsters

@@ -1,0 +1,128 @@
+"""The child: the process in which a run or a step really executes, used once.
+
+Invariant: this is the only file that runs user code, and it does so only after the worker answered
+``go`` for this message (``claimed -> running``). While the child lives, only it writes events of its
+step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from .. import dagster_seam as seam
+from ..errors import CodeError
+from ..messages import CodeName, RunMessage, StepMessage
+from ..states import State
+from .process import leave
+from .wire import Wire
+
+_STEP_ENDS = {
+    dg.DagsterEventType.STEP_SUCCESS: State.SUCCEEDED,
+    dg.DagsterEventType.STEP_FAILURE: State.FAILED,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY: State.FAILED,
+}
+
+Outcome = tuple[State, Mapping[str, Any]]
+
+
+class NotAllowed(Exception):
+    """The worker did not answer ``go``: the message is cancelled or somebody else's now."""
+
+
+def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -> None:
+    """Wait for one message, execute it, report, and leave the process; never returns.
+
+    Args:
+        code: The code location, already loaded.
+        instance: The Dagster instance, without open connections.
+        wire: To the fork server.
+    """
+    packet = wire.receive()
+    if packet is None:
+        os._exit(0)
+    try:
+        message = _message(packet)
+        outcome, detail = _execute(code, instance, wire, message, packet["handed_over"])
+        wire.send(op="done", outcome=outcome.value, detail=dict(detail))
+    except NotAllowed:
+        pass
+    except (KeyboardInterrupt, seam.DagsterExecutionInterruptedError):
+        wire.send(op="done", outcome=State.CANCELLED.value, detail={"reason": "Interrupted."})
+    except BaseException as error:  # noqa: BLE001  (the last word of this process)
+        info = seam.serializable_error_info_from_exc_info(sys.exc_info())
+        outcome = State.REFUSED if isinstance(error, CodeError) else State.CRASHED
+        wire.send(op="done", outcome=outcome.value, detail={"reason": info.to_string()})
+    finally:
+        leave()
+
+
+def _message(packet: Mapping[str, Any]) -> RunMessage | StepMessage:
+    values = {**packet["message"], "code": CodeName(**packet["message"]["code"])}
+    return RunMessage(**values) if packet["kind"] == "run" else StepMessage(**values)
+
+
+def _wait_for_go(wire: Wire) -> None:
+    answer = wire.receive()
+    if answer is None or answer["op"] != "go":
+        raise NotAllowed
+
+
+def _execute(
+    code: seam.LoadedCode,
+    instance: dg.DagsterInstance,
+    wire: Wire,
+    message: RunMessage | StepMessage,
+    handed_over: bool,
+) -> Outcome:
+    with seam.capture_interrupts():
+        # Asked now and answered while the run is read, so that the permission costs no time.
+        wire.send(op="begin")
+        run = instance.get_run_by_id(message.run_id)
+        _wait_for_go(wire)
+        if run is None:
+            return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
+        job = code.job(message.code)
+        if isinstance(message, StepMessage):
+            return _execute_step(instance, run, message, job)
+        return _execute_run(instance, run, message, job, handed_over=handed_over)
+
+
+def _execute_step(
+    instance: dg.DagsterInstance, run: seam.DagsterRun, message: StepMessage, job: Any
+) -> Outcome:
+    seam.know_shard(instance, run.run_id)
+    outputs, end = 0, None
+    for event in seam.step_events(instance, run, message, job):
+        if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
+            outputs += 1
+        end = _STEP_ENDS.get(event.event_type, end)
+    if end is not None:
+        return end, {"outputs": outputs}
+    if run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
+        return State.CANCELLED, {"reason": f"The run is {run.status.value}."}
+    return State.REFUSED, {
+        "reason": f"Attempt {message.attempt} of step {message.step_key!r} was started before."
+    }
+
+
+def _execute_run(
+    instance: dg.DagsterInstance,
+    run: seam.DagsterRun,
+    message: RunMessage,
+    job: Any,
+    *,
+    handed_over: bool,
+) -> Outcome:
+    status = dg.DagsterRunStatus
+    if run.is_finished:
+        return State.REFUSED, {"reason": f"The run is over: {run.status.value}."}
+    if run.status is status.CANCELING:
+        instance.report_run_canceled(run)
+        return State.CANCELLED, {"reason": "The run was cancelled before it began."}
+    if run.status is status.STARTED and message.resume_no == 0 and not handed_over:
+        return State.REFUSED, {"reason": "The run is executing elsewhere."}
+    succeeded = seam.execute_run(instance, message, job, resume=run.status is status.STARTED)
+    return (State.SUCCEEDED if succeeded else State.FAILED), {}

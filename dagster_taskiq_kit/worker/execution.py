@@ -1,0 +1,209 @@
+"""From one delivery to its end: child, permission, outcome, record.
+
+Invariant: a delivery leaves the worker by exactly one transition of its record, and that transition
+is repeated until the broker answers. The child's own report decides; without one, its death does.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from .. import messages
+from ..broker import records
+from ..broker.connection import AsyncConnection
+from ..broker.records import Delivery
+from ..broker.scripts import Call
+from ..errors import BrokerUnavailable, CodeNotServed, MessageError
+from ..messages import Message
+from ..settings import TaskiqSettings
+from ..states import Kind, State
+from .fork_client import Execution, ForkServerClient
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Deliveries:
+    """All deliveries that this worker holds.
+
+    Args:
+        settings: The deployment.
+        connection: The broker.
+        servers: Fork servers, one a code location.
+        changed: Called when a delivery came or went.
+    """
+
+    def __init__(
+        self,
+        settings: TaskiqSettings,
+        connection: AsyncConnection,
+        servers: Sequence[ForkServerClient],
+        changed: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._servers = servers
+        self._changed = changed
+        self._held: dict[str, _Held] = {}
+
+    def tokens(self) -> dict[str, str]:
+        """Return the owner token by task id."""
+        return {
+            held.delivery.task_id: held.delivery.token
+            for held in self._held.values()
+            if not held.over
+        }
+
+    def busy(self, *kinds: Kind) -> int:
+        """Return how many messages of these kinds are held."""
+        return sum(held.delivery.kind in kinds for held in self._held.values())
+
+    async def execute(self, delivery: Delivery) -> None:
+        """Execute one delivery to its end; returns when its process is gone and its record ended."""
+        try:
+            message = messages.decode(delivery.task_id, delivery.kind, delivery.payload)
+            server = self._server_for(message)
+        except (MessageError, CodeNotServed) as error:
+            logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
+            await self._finish(delivery, State.REFUSED, {"reason": str(error)}, dead=str(error))
+            return
+        execution = server.begin(
+            delivery.token, delivery.kind.value, asdict(message), handed_over=delivery.handed_over
+        )
+        held = self._held[delivery.task_id] = _Held(delivery, server, execution)
+        self._changed()
+        try:
+            await self._follow(held)
+        finally:
+            del self._held[delivery.task_id]
+            self._changed()
+
+    def _server_for(self, message: Message) -> ForkServerClient:
+        for server in self._servers:
+            if server.serves(message.code):
+                return server
+        raise CodeNotServed(str(message.code), [server.location.name for server in self._servers])
+
+    async def _follow(self, held: "_Held") -> None:
+        delivery = held.delivery
+        async for packet in held.execution.packets():
+            if packet["op"] == "begin":
+                verdict = await self._insist(
+                    records.begin(delivery.task_id, delivery.token, self._settings.outcome_ttl_s)
+                )
+                held.began = verdict == "ok"
+                held.over = verdict != "ok"
+                held.server.answer(held.execution.key, go=verdict == "ok")
+            elif packet["op"] == "done" and not held.over:
+                # Said before the process is gone, so that the run goes on while it takes itself down.
+                held.ending = True
+                await self._finish(delivery, State(packet["outcome"]), packet["detail"])
+                held.over = True
+            elif packet["op"] == "exited" and not held.over:
+                await self._end_without_report(held, packet["exit_code"])
+
+    async def _end_without_report(self, held: "_Held", exit_code: int | None) -> None:
+        delivery = held.delivery
+        reason = _death_in_words(exit_code)
+        if held.cancelled:
+            await self._finish(delivery, State.CANCELLED, {"reason": reason})
+        elif held.given_back and (not held.began or delivery.kind is Kind.RUN):
+            await self._requeue(delivery, reason, counts=False)
+        elif held.given_back:
+            await self._finish(delivery, State.LOST, {"reason": "Its worker was shut down."})
+        elif held.began:
+            await self._finish(
+                delivery, State.CRASHED, {"reason": reason, "exit_code": exit_code}
+            )
+        else:
+            await self._requeue(delivery, reason, counts=True)
+
+    def cancel(self, task_id: str) -> None:
+        """Stop one message: SIGTERM now, SIGKILL after the grace."""
+        held = self._held.get(task_id)
+        if held is None or held.cancelled:
+            return
+        held.cancelled = True
+        held.server.signal(held.execution.key, signal.SIGTERM)
+        asyncio.get_running_loop().call_later(
+            self._settings.cancel_grace_s, held.server.signal, held.execution.key, signal.SIGKILL
+        )
+
+    def revoke(self, task_id: str) -> None:
+        """Kill what is not ours any more, and report nothing for it."""
+        held = self._held.get(task_id)
+        if held is not None and not held.ending:
+            held.over = True
+            held.server.signal(held.execution.key, signal.SIGKILL)
+
+    def give_back(self, *kinds: Kind) -> None:
+        """Kill what is held of these kinds, and let somebody else have it."""
+        for held in self._held.values():
+            if held.delivery.kind in kinds and not held.over:
+                held.given_back = True
+                # Dagster is not signalled: SIGTERM would make an executor stop its steps.
+                held.server.signal(held.execution.key, signal.SIGKILL)
+
+    async def _requeue(self, delivery: Delivery, reason: str, *, counts: bool) -> None:
+        await self._insist(
+            records.requeue(
+                delivery.task_id,
+                delivery.token,
+                reason,
+                self._settings.outcome_ttl_s,
+                counts=counts,
+            )
+        )
+
+    async def _finish(
+        self, delivery: Delivery, outcome: State, detail: dict[str, Any], dead: str = ""
+    ) -> None:
+        await self._insist(
+            records.finish(
+                delivery.task_id,
+                delivery.token,
+                outcome,
+                detail,
+                self._settings.outcome_ttl_s,
+                dead_letter=dead,
+            )
+        )
+
+    async def _insist(self, call: Call[T]) -> T:
+        """Repeat a transition until the broker answers; it is idempotent, and ours to make."""
+        while True:
+            try:
+                return await self._connection.run(call)
+            except BrokerUnavailable as error:
+                logger.warning("%s", error, extra={"action": "broker_away"})
+
+
+class _Held:
+    """One delivery and what was decided about it so far."""
+
+    def __init__(
+        self, delivery: Delivery, server: ForkServerClient, execution: Execution
+    ) -> None:
+        self.delivery = delivery
+        self.server = server
+        self.execution = execution
+        self.began = False
+        self.cancelled = False
+        self.given_back = False
+        #: Its outcome is on its way to the broker.
+        self.ending = False
+        #: Its record has ended, or is not ours: nothing more is to be written for it.
+        self.over = False
+
+
+def _death_in_words(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "Its process was killed because the fork server died."
+    if exit_code >= 0:
+        return f"Its process left with exit code {exit_code} and without a word."
+    name = signal.Signals(-exit_code).name
+    hint = " The kernel does that when memory runs out." if name == "SIGKILL" else ""
+    return f"Its process was killed by {name}.{hint}"

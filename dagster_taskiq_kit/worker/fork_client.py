@@ -1,0 +1,204 @@
+"""The worker's side of one fork server: starts it, hands it deliveries, hears how they end.
+
+Invariant: every delivery that was started gets exactly one last packet, ``exited``, also when the
+fork server itself dies; then its group was killed first.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..dagster_seam import CodeLocation
+from ..errors import CodeLoadFailed
+from ..messages import CodeName
+from .process import signal_group
+from .wire import Packet, pack
+
+logger = logging.getLogger(__name__)
+
+_LINE_LIMIT_BYTES = 64 * 1024 * 1024
+_RESTART_PAUSE_S = 1.0
+
+
+class Execution:
+    """One delivery in a child.
+
+    Args:
+        key: What worker and fork server call it.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.pid: int | None = None
+        self._packets: asyncio.Queue[Packet] = asyncio.Queue()
+
+    def hear(self, packet: Packet) -> None:
+        """Take what the fork server said of it."""
+        if packet["op"] == "started":
+            self.pid = packet["pid"]
+        else:
+            self._packets.put_nowait(packet)
+
+    async def packets(self) -> AsyncIterator[Packet]:
+        """Yield what happens to it; the last one is ``exited``."""
+        while True:
+            packet = await self._packets.get()
+            yield packet
+            if packet["op"] == "exited":
+                return
+
+
+class ForkServerClient:
+    """One fork server of this worker.
+
+    Args:
+        location: The code location it serves.
+    """
+
+    def __init__(self, location: CodeLocation) -> None:
+        self.location = location
+        self.mode = "starting"
+        self.pointers: Sequence[str] = ()
+        self._executions: dict[str, Execution] = {}
+        self._spare: int | None = None
+        self._stopping = False
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._listener: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            CodeLoadFailed: The user's code did not import.
+        """
+        reader = await self._launch()
+        self._listener = asyncio.create_task(self._listen(reader))
+
+    async def _launch(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair()
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dagster_taskiq_kit.worker.forkserver",
+            "server", str(theirs.fileno()), json.dumps(asdict(self.location)),
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+        reader, self._writer = await asyncio.open_unix_connection(
+            sock=ours, limit=_LINE_LIMIT_BYTES
+        )
+        line = await reader.readline()
+        packet = json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
+        if packet["op"] == "failed":
+            await self._process.wait()
+            raise CodeLoadFailed(self.location.name, packet["traceback"])
+        self.mode, self.pointers = packet["mode"], packet["pointers"]
+        if self.mode == "cold":
+            logger.warning(
+                "Code location %r is served cold: it wants another interpreter, or leaves a thread "
+                "running after its import, so its steps start as fresh processes and import for "
+                "themselves.",
+                self.location.name,
+            )
+        if self._spare is not None:
+            self._send(op="spare", count=self._spare)
+        return reader
+
+    def serves(self, code: CodeName) -> bool:
+        """Return whether a message that names ``code`` is for this location."""
+        if code.location is not None and code.location == self.location.name:
+            return True
+        return code.pointer in self.pointers
+
+    def begin(
+        self, key: str, kind: str, message: Mapping[str, Any], *, handed_over: bool
+    ) -> Execution:
+        """Hand a message to a child.
+
+        Args:
+            key: What to call it; unique among what runs.
+            kind: ``run`` or ``step``.
+            message: The message as plain data.
+            handed_over: Whether a run was given back by a draining worker.
+        """
+        execution = self._executions[key] = Execution(key)
+        if not self._send(
+            op="start", key=key, kind=kind, message=message, handed_over=handed_over
+        ):
+            self._lost(execution)
+        return execution
+
+    def answer(self, key: str, *, go: bool) -> None:
+        """Answer a child that asked whether it may begin."""
+        self._send(op="go" if go else "stop", key=key)
+
+    def signal(self, key: str, number: int) -> None:
+        """Send a signal to the whole group of a child."""
+        self._send(op="signal", key=key, signal=number)
+
+    def keep_spare(self, count: int) -> None:
+        """Say how many children shall wait ahead of need."""
+        if count != self._spare:
+            self._spare = count
+            self._send(op="spare", count=count)
+
+    def _send(self, **packet: Any) -> bool:
+        if self._writer is None or self._writer.is_closing():
+            return False
+        self._writer.write(pack(**packet))
+        return True
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            line = await reader.readline()
+            if not line:
+                break
+            packet = json.loads(line)
+            execution = self._executions.get(packet["key"])
+            if execution is not None:
+                execution.hear(packet)
+                if packet["op"] == "exited":
+                    del self._executions[packet["key"]]
+        for execution in list(self._executions.values()):
+            self._lost(execution)
+        if not self._stopping:
+            logger.error("The fork server of %r died; starting another.", self.location.name)
+            await self._restart()
+
+    async def _restart(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(_RESTART_PAUSE_S)
+            try:
+                reader = await self._launch()
+            except CodeLoadFailed as error:
+                logger.error("%s", error)
+                continue
+            self._listener = asyncio.create_task(self._listen(reader))
+            return
+
+    def _lost(self, execution: Execution) -> None:
+        """End an execution whose fork server is gone; its group goes first."""
+        if execution.pid is not None:
+            signal_group(execution.pid, signal.SIGKILL)
+        self._executions.pop(execution.key, None)
+        execution.hear({"op": "exited", "key": execution.key, "pid": execution.pid, "exit_code": None})
+
+    async def stop(self) -> None:
+        """End the process; it kills the children that are left."""
+        self._stopping = True
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._process.wait(), 5)
+            if self._process.returncode is None:
+                self._process.kill()
+        if self._listener is not None:
+            self._listener.cancel()

@@ -1,0 +1,332 @@
+"""The fork server: parent, reaper and guard of the children of one code location.
+
+Invariant: it is single-threaded, runs no user code after the import, and holds no open connection
+when it forks. A child's death is known from ``waitpid`` and nothing else. When the worker's end of
+the wire is gone, every process group it made is killed and it leaves.
+
+*Warm*: it imports Dagster and the user's code once, makes and warms one instance, rehearses a step,
+and forks children ahead of need; a child inherits all of that. *Cold*: for code that leaves a thread
+running after its import, or wants another interpreter, it is the parent of children that are
+started as fresh processes and import for themselves; the protocol is the same.
+
+What each saving is worth and its trap: ``step_budget.md``.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import CodeLoadFailed
+from .process import become_child, die_with_parent, signal_group
+from .wire import Wire
+
+_SPARE_IDLE_S = 300.0
+_TICK_S = 1.0
+
+
+@dataclass
+class Child:
+    """One child, waiting or at work.
+
+    Args:
+        pid: Its process, which leads its own session and group.
+        wire: To it.
+        key: The delivery it works on; None while it waits.
+        since_s: Monotonic time of its fork.
+        report: What it said before it ended.
+    """
+
+    pid: int
+    wire: Wire
+    key: str | None = None
+    since_s: float = field(default_factory=time.monotonic)
+    report: Mapping[str, Any] | None = None
+
+
+class ForkServer:
+    """Forks, hands out, watches and reaps children.
+
+    Args:
+        worker: The wire to the worker.
+        maker: Makes one child.
+    """
+
+    def __init__(self, worker: Wire, maker: "WarmMaker | ColdMaker") -> None:
+        self._worker = worker
+        self._maker = maker
+        self._spare_wanted = 1
+        self._last_start_s = time.monotonic()
+        self._children: dict[int, Child] = {}
+        self._by_key: dict[str, Child] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def serve(self) -> None:
+        """Serve until the worker is gone; returns when no child is left."""
+        wake_read, wake_write = socket.socketpair()
+        wake_read.setblocking(False)
+        wake_write.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # The worker decides when we end; a Ctrl-C in a terminal reaches it too.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.set_wakeup_fd(wake_write.fileno())
+        self._selector.register(wake_read, selectors.EVENT_READ, "signal")
+        self._selector.register(self._worker, selectors.EVENT_READ, "worker")
+        self._maker.inherit_not = [wake_read, wake_write]
+        try:
+            while True:
+                timeout_s = _TICK_S if self._keep_spares() else 0.0
+                for event, _ in self._selector.select(timeout_s):
+                    if event.data == "signal":
+                        with contextlib.suppress(BlockingIOError):
+                            wake_read.recv(4096)
+                    elif event.data == "worker":
+                        for packet in self._worker.arrived():
+                            self._obey(packet)
+                    else:
+                        self._hear(event.data)
+                self._reap()
+        except EOFError:
+            pass
+        finally:
+            self._kill_all()
+
+    # -- orders of the worker
+
+    def _obey(self, packet: Mapping[str, Any]) -> None:
+        operation = packet["op"]
+        if operation == "start":
+            child = self._take_spare()
+            child.key = packet["key"]
+            self._by_key[child.key] = child
+            self._last_start_s = time.monotonic()
+            self._worker.send(op="started", key=child.key, pid=child.pid)
+            child.wire.send(**{name: packet[name] for name in ("kind", "message", "handed_over")})
+        elif operation in ("go", "stop"):
+            child = self._by_key.get(packet["key"])
+            if child is not None:
+                child.wire.send(op=operation)
+        elif operation == "signal":
+            child = self._by_key.get(packet["key"])
+            if child is not None:
+                signal_group(child.pid, packet["signal"])
+        elif operation == "spare":
+            self._spare_wanted = packet["count"]
+
+    def _take_spare(self) -> Child:
+        waiting = [child for child in self._children.values() if child.key is None]
+        return min(waiting, key=lambda child: child.since_s) if waiting else self._make()
+
+    # -- children
+
+    def _make(self) -> Child:
+        ours, theirs = socket.socketpair()
+        pid = self._maker.make(theirs, [self._worker, ours, *(c.wire for c in self._children.values())])
+        theirs.close()
+        child = Child(pid, Wire(ours))
+        self._children[pid] = child
+        self._selector.register(child.wire, selectors.EVENT_READ, child)
+        return child
+
+    def _keep_spares(self) -> bool:
+        """Make or end one waiting child; return whether there are as many as wanted.
+
+        One a turn, so that orders are never kept waiting.
+        """
+        waiting = [child for child in self._children.values() if child.key is None]
+        idle = time.monotonic() - self._last_start_s > _SPARE_IDLE_S
+        wanted = min(1, self._spare_wanted) if idle else self._spare_wanted
+        if len(waiting) < wanted:
+            self._make()
+        elif len(waiting) > max(1, wanted):
+            signal_group(min(waiting, key=lambda child: child.since_s).pid, signal.SIGKILL)
+        return len(waiting) in (wanted - 1, wanted)
+
+    def _hear(self, child: Child) -> None:
+        try:
+            for packet in child.wire.arrived():
+                if packet["op"] == "done":
+                    child.report = packet
+                self._worker.send(**packet, key=child.key)
+        except EOFError:
+            self._selector.unregister(child.wire)
+            child.wire.close()
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is None:
+                continue
+            # Its last words may still stand in the socket.
+            with contextlib.suppress(KeyError, ValueError):
+                self._hear(child)
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(child.wire)
+            child.wire.close()
+            signal_group(pid, signal.SIGKILL)  # grandchildren that outlived it
+            if child.key is not None:
+                del self._by_key[child.key]
+                self._worker.send(
+                    op="exited",
+                    key=child.key,
+                    pid=pid,
+                    exit_code=os.waitstatus_to_exitcode(status),
+                    cpu_s=usage.ru_utime + usage.ru_stime,
+                    max_rss_kib=usage.ru_maxrss,
+                )
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            signal_group(child.pid, signal.SIGKILL)
+        for child in self._children.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
+
+
+class WarmMaker:
+    """Forks children of this very process, which has everything loaded.
+
+    Args:
+        code: The loaded code location.
+        instance: The warmed instance, without open connections.
+    """
+
+    def __init__(self, code: Any, instance: Any) -> None:
+        self._code = code
+        self._instance = instance
+        self.inherit_not: list[Any] = []
+
+    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
+        """Fork one child that waits on ``control``; returns its pid."""
+        from .child import serve_one
+
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            become_child()
+            for end in (*not_theirs, *self.inherit_not):
+                end.close()
+            serve_one(self._code, self._instance, Wire(control))
+        finally:
+            os._exit(70)
+
+
+class ColdMaker:
+    """Starts children as fresh processes that import for themselves.
+
+    Args:
+        location: The code location, as this module's ``main`` takes it.
+        executable: The interpreter to start.
+    """
+
+    def __init__(self, location: str, executable: str) -> None:
+        self._location = location
+        self._executable = executable
+        self.inherit_not: list[Any] = []
+
+    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:  # noqa: ARG002
+        """Start one child that loads the code, then waits on ``control``; returns its pid."""
+        process = subprocess.Popen(
+            [
+                self._executable, "-m", "dagster_taskiq_kit.worker.forkserver",
+                "child", str(control.fileno()), self._location,
+            ],
+            pass_fds=[control.fileno()],
+            start_new_session=True,
+        )  # fmt: skip
+        # Its end is read by our own waitpid; the object must not try as well.
+        process.returncode = 0
+        return process.pid
+
+
+def _load(location: str) -> tuple[Any, Any]:
+    """Import the code, then make, warm and disconnect the instance."""
+    import dagster as dg
+
+    from .. import dagster_seam as seam
+    from .rehearsal import rehearse
+
+    values = json.loads(location)
+    code = seam.load_code(seam.CodeLocation(**values))
+    instance = dg.DagsterInstance.get()
+    seam.write_compute_logs_without_mirror()
+    seam.pool_connections(instance)
+    seam.warm_instance(instance)
+    rehearse()
+    seam.close_connections(instance)
+    return code, instance
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 2
+
+
+def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
+    executable = json.loads(location)["executable"] or sys.executable
+    cold = cold or os.path.realpath(executable) != os.path.realpath(sys.executable)
+    if cold:
+        maker: WarmMaker | ColdMaker = ColdMaker(location, executable)
+        worker.send(op="ready", pid=os.getpid(), mode="cold", pointers=[])
+    else:
+        try:
+            code, instance = _load(location)
+        except CodeLoadFailed as error:
+            worker.send(op="failed", location=error.location, traceback=error.user_traceback)
+            return
+        except Exception as error:  # noqa: BLE001  (the worker says it)
+            worker.send(op="failed", location=json.loads(location)["name"], traceback=str(error))
+            return
+        if _threads() > 1:
+            # The code left a thread running: a fork of this process would not be safe.
+            os.set_inheritable(worker.fileno(), True)
+            os.execv(  # noqa: S606
+                sys.executable,
+                [sys.executable, "-m", __spec__.name, "cold", str(worker.fileno()), location],
+            )
+        die_with_parent()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # in the fork server only: a collection would copy every page it visits
+        maker = WarmMaker(code, instance)
+        worker.send(op="ready", pid=os.getpid(), mode="warm", pointers=list(code.pointers()))
+    ForkServer(worker, maker).serve()
+
+
+def _main_child(control: Wire, location: str) -> None:
+    from .child import serve_one
+
+    become_child()
+    code, instance = _load(location)
+    serve_one(code, instance, control)
+
+
+def main() -> None:
+    """Entry point: ``server|cold|child DESCRIPTOR LOCATION``."""
+    role, descriptor, location = sys.argv[1:4]
+    end = socket.socket(fileno=int(descriptor))
+    end.set_inheritable(False)
+    if role == "child":
+        _main_child(Wire(end), location)
+    else:
+        _main_server(Wire(end), location, cold=role == "cold")
+
+
+if __name__ == "__main__":
+    main()

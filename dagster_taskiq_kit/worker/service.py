@@ -1,0 +1,252 @@
+"""The worker: lanes, fork servers, heartbeat and orders in one event loop.
+
+Invariant: no user code runs in this process. It takes work only while it is fit to execute it, and
+when it is told to stop it takes nothing new, lets steps finish for ``drain_timeout_s``, gives the
+rest back, and leaves the registry.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis.asyncio
+import redis.exceptions
+
+from ..broker import worker_cards
+from ..broker.connection import AsyncConnection, connection_options
+from ..broker.stream_broker import Lane, PriorityStreamBroker
+from ..broker.worker_cards import WorkerCard
+from ..dagster_seam import CodeLocation
+from ..duties.heartbeat import Heartbeat
+from ..errors import BrokerUnavailable, ConfigurationError
+from ..settings import TaskiqSettings
+from ..states import Kind
+from .execution import Deliveries
+from .fork_client import ForkServerClient
+from .lanes import LaneReceiver
+
+logger = logging.getLogger(__name__)
+
+_ORDERS_WAIT_MS = 2_000
+_LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What an operator chooses for one worker.
+
+    Args:
+        name: Its name, for people.
+        queues: Where it takes work from.
+        slots: Steps at once; 0 for a worker that executes none.
+        run_slots: Runs at once; 0 for a worker that executes none.
+        locations: The code it may execute.
+
+    Raises:
+        ConfigurationError: A number is negative, or both are 0.
+    """
+
+    name: str
+    queues: Sequence[str]
+    slots: int
+    run_slots: int
+    locations: Sequence[CodeLocation]
+
+    def __post_init__(self) -> None:
+        for option, number in (("--slots", self.slots), ("--run-slots", self.run_slots)):
+            if number < 0:
+                raise ConfigurationError(f"{option} is {number}: it must be 0 or more.", option)
+        if self.slots + self.run_slots == 0:
+            raise ConfigurationError("A worker with 0 --slots and 0 --run-slots executes nothing.")
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        settings: The deployment.
+        options: What the operator chose.
+    """
+
+    def __init__(self, settings: TaskiqSettings, options: WorkerOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self.worker_id = worker_cards.new_worker_id(options.name)
+        self._servers = [ForkServerClient(location) for location in options.locations]
+        self._finish = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._state = "alive"
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT; returns when drained.
+
+        Raises:
+            CodeLoadFailed: A code location did not import.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._transitions = AsyncConnection(self._settings)
+        self._deliveries = Deliveries(
+            self._settings, self._transitions, self._servers, self._slots_changed
+        )
+        self._heartbeat = Heartbeat(
+            AsyncConnection(self._settings),
+            self._settings.lease_s,
+            self._card,
+            self._deliveries.tokens,
+            self._obey,
+        )
+        try:
+            await asyncio.gather(*(server.start() for server in self._servers))
+            await self._work()
+        finally:
+            await asyncio.gather(*(server.stop() for server in self._servers))
+
+    async def _work(self) -> None:
+        self._slots_changed()
+        await self._renew_once()
+        logger.info(
+            "Worker %s is ready: queues %s, %d slots, %d run slots, code %s.",
+            self.worker_id,
+            ", ".join(self._options.queues),
+            self._options.slots,
+            self._options.run_slots,
+            ", ".join(f"{server.location.name} ({server.mode})" for server in self._servers),
+            extra={"action": "ready", "worker_id": self.worker_id},
+        )
+        background = [
+            asyncio.create_task(self._renew()),
+            asyncio.create_task(self._hear_orders()),
+        ]
+        lanes = [
+            asyncio.create_task(receiver.listen(self._finish)) for receiver in self._receivers()
+        ]
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([stopping, *lanes], return_when=asyncio.FIRST_COMPLETED)
+            await self._drain(lanes)
+        finally:
+            for task in (*background, stopping):
+                task.cancel()
+            await asyncio.gather(*background, stopping, return_exceptions=True)
+            with contextlib.suppress(BrokerUnavailable):
+                await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
+
+    def _receivers(self) -> Sequence[LaneReceiver]:
+        slots = {"steps": self._options.slots, "runs": self._options.run_slots}
+        return [
+            LaneReceiver(
+                PriorityStreamBroker(
+                    self._settings,
+                    Lane(name, self.worker_id, [kind], self._options.queues, slots[name]),
+                    on_outage=self._say_outage,
+                ),
+                slots[name],
+                self._deliveries.execute,
+            )
+            for name, kind in _LINES.items()
+            if slots[name]
+        ]
+
+    async def _drain(self, lanes: Sequence[asyncio.Task[None]]) -> None:
+        for lane in lanes:
+            if lane.done() and lane.exception():
+                logger.error("A lane ended: %s", lane.exception(), exc_info=lane.exception())
+        self._state = "draining"
+        self._finish.set()
+        logger.info(
+            "Draining: no new work; %d steps may take up to %g s.",
+            self._deliveries.busy(Kind.STEP),
+            self._settings.drain_timeout_s,
+            extra={"action": "draining", "worker_id": self.worker_id},
+        )
+        self._deliveries.give_back(Kind.RUN)
+        _, unfinished = await asyncio.wait(lanes, timeout=self._settings.drain_timeout_s)
+        if unfinished:
+            self._deliveries.give_back(Kind.STEP, Kind.TASK)
+            await asyncio.wait(unfinished)
+
+    # -- heartbeat and orders
+
+    async def _renew(self) -> None:
+        away = False
+        while True:
+            await asyncio.sleep(self._settings.renew_s if not away else min(1, self._settings.renew_s))
+            try:
+                await self._heartbeat.tick()
+                away = False
+            except BrokerUnavailable as error:
+                if not away:
+                    logger.warning("%s", error, extra={"action": "broker_away"})
+                away = True
+
+    async def _renew_once(self) -> None:
+        while True:
+            try:
+                return await self._heartbeat.tick()
+            except BrokerUnavailable as error:
+                logger.warning("%s", error, extra={"action": "broker_away"})
+                await asyncio.sleep(1)
+
+    async def _hear_orders(self) -> None:
+        """Obey orders as they are given; the heartbeat repeats what is missed here."""
+        options = connection_options(self._settings) | {"socket_timeout": None}
+        client = redis.asyncio.Redis.from_url(self._settings.require_url(), **options)
+        stream = self._transitions.keys.name("orders", self.worker_id)
+        last_id = "0-0"
+        while True:
+            try:
+                answer = await asyncio.wait_for(
+                    client.xread({stream: last_id}, block=_ORDERS_WAIT_MS),
+                    _ORDERS_WAIT_MS / 1000 + self._settings.command_timeout_s,
+                )
+            except (redis.exceptions.RedisError, OSError, asyncio.TimeoutError):
+                await asyncio.sleep(0.5)
+                continue
+            for _, entries in answer or []:
+                for entry_id, fields in entries:
+                    last_id = entry_id
+                    if fields[b"order"] == b"drain":
+                        self._stop.set()
+                    else:
+                        self._obey(fields[b"id"].decode(), fields[b"order"].decode())
+
+    def _obey(self, task_id: str, order: str) -> None:
+        logger.info("Order %s for %s.", order, task_id, extra={"action": order, "task_id": task_id})
+        if order == "revoked":
+            self._deliveries.revoke(task_id)
+        else:
+            self._deliveries.cancel(task_id)
+
+    # -- what others see of it
+
+    def _slots_changed(self) -> None:
+        busy = self._deliveries.busy(*Kind)
+        free = max(0, self._options.slots + self._options.run_slots - busy)
+        for server in self._servers:
+            server.keep_spare(min(free, max(1, free // len(self._servers))))
+
+    def _card(self) -> WorkerCard:
+        return WorkerCard(
+            worker_id=self.worker_id,
+            name=self._options.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(self._options.queues),
+            slots=self._options.slots,
+            run_slots=self._options.run_slots,
+            locations=[server.location.name for server in self._servers],
+            state=self._state,
+            busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),
+            busy_run_slots=self._deliveries.busy(Kind.RUN),
+            executing=list(self._deliveries.tokens()),
+        )
+
+    def _say_outage(self, away: bool) -> None:
+        logger.warning("The broker is %s.", "away; waiting for it" if away else "back")
