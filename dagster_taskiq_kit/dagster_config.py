@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from .settings import QueueObjective, TaskiqSettings
+from .settings import ENV_PREFIX, QueueObjective, TaskiqSettings
 
 _SOURCES = {str: dg.StringSource, int: dg.IntSource, bool: dg.BoolSource}
 
@@ -30,7 +30,7 @@ def settings_fields() -> dict[str, dg.Field]:
         fields[name] = dg.Field(
             _SOURCES.get(kind, dg.Noneable(dg.Float) if kind is float else dg.Noneable(str)),
             is_required=False,
-            description=f"{field.description} ({default}; environment DAGSTER_TASKIQ_{name.upper()})",
+            description=f"{field.description} ({default}; {ENV_PREFIX}{name.upper()})",
         )
     return fields
 
@@ -38,9 +38,7 @@ def settings_fields() -> dict[str, dg.Field]:
 def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return those entries of a config that are settings and were given."""
     return {
-        name: config[name]
-        for name in TaskiqSettings.model_fields
-        if config.get(name) is not None
+        name: config[name] for name in TaskiqSettings.model_fields if config.get(name) is not None
     }
 
 

@@ -51,7 +51,7 @@ try:
     )
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
     from dagster._core.storage.dagster_run import DagsterRun
-    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import (
         ModuleTarget,
         PythonFileTarget,
@@ -89,14 +89,14 @@ __all__ = [
     "KnownExecutionState",
     "LaunchRunContext",
     "PlanOrchestrationContext",
+    "ReplayableExecution",
     "ResumeRunContext",
     "RetryMode",
     "RunLauncher",
-    "ReplayableExecution",
     "SerializableErrorInfo",
     "StepDependencyConfig",
     "WorkerStatus",
-    "WorkspaceProcessContext",
+    "WorkspaceRequestContext",
     "capture_interrupts",
     "check_captured_interrupt",
     "deserialize_value",
@@ -286,9 +286,7 @@ class ReplayableExecution(ActiveExecution):
     Dagster's own ``rebuild_from_events`` raises on a skip, on a delayed retry and on a full pool.
     """
 
-    def replay(
-        self, events: Iterable[tuple[dg.DagsterEvent, float]]
-    ) -> Sequence[ExecutionStep]:
+    def replay(self, events: Iterable[tuple[dg.DagsterEvent, float]]) -> Sequence[ExecutionStep]:
         """Replay a run's prior events, without claiming pools and without waiting.
 
         Args:
@@ -368,7 +366,7 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
 
     As shipped, every statement opens one. With a pool a step opens one session in all, because the
     storages share an engine. The pooled session must not be held while user code runs for an hour,
-    so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes a new one.
+    so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes another.
     """
     instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
     first = getattr(instance.run_storage, "_engine", None)
@@ -444,6 +442,67 @@ def write_compute_logs_without_mirror() -> None:
     compute_logs.tail_to_stream = _no_tail
 
 
+# ---- launching a job from a workspace
+
+
+@contextlib.contextmanager
+def workspace_of(
+    instance: dg.DagsterInstance, workspaces: Sequence[str]
+) -> Iterator[WorkspaceRequestContext]:
+    """Load a workspace as the UI does, with a code server of its own for as long as it is used.
+
+    Raises:
+        ConfigurationError: A workspace file is not there.
+    """
+    for path in workspaces:
+        if not Path(path).is_file():
+            raise ConfigurationError(f"There is no workspace file {path!r}.", path)
+    target = WorkspaceFileTarget(list(workspaces))
+    with WorkspaceProcessContext(instance, target, code_server_log_level="WARNING") as process:
+        yield process.create_request_context()
+
+
+def launch_job(
+    instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, job_name: str
+) -> str:
+    """Launch a job of a workspace through the instance's run launcher; returns the run id.
+
+    Raises:
+        ConfigurationError: The workspace has no such job, or its code did not load.
+    """
+    for location in workspace.code_locations:
+        for repository in location.get_repositories().values():
+            if repository.has_job(job_name):
+                job = repository.get_full_job(job_name)
+                plan = location.get_execution_plan(job, {}, None, None, instance=instance)
+                run = instance.create_run(
+                    job_name=job_name,
+                    run_id=None,
+                    run_config={},
+                    status=dg.DagsterRunStatus.NOT_STARTED,
+                    tags={},
+                    root_run_id=None,
+                    parent_run_id=None,
+                    step_keys_to_execute=None,
+                    execution_plan_snapshot=plan.execution_plan_snapshot,
+                    job_snapshot=job.job_snapshot,
+                    parent_job_snapshot=job.parent_job_snapshot,
+                    asset_selection=None,
+                    asset_check_selection=None,
+                    resolved_op_selection=None,
+                    op_selection=None,
+                    remote_job_origin=job.get_remote_origin(),
+                    job_code_origin=job.get_python_origin(),
+                    asset_graph=repository.asset_graph,
+                )
+                instance.launch_run(run.run_id, workspace)
+                return run.run_id
+    errors = [error.to_string() for error in workspace.workspace_errors()]
+    raise ConfigurationError(
+        "\n".join([f"The workspace has no job {job_name!r}.", *errors]), job_name
+    )
+
+
 # ---- bodies of children: Dagster's own, on our own code
 
 
@@ -451,7 +510,7 @@ def write_compute_logs_without_mirror() -> None:
 def _own_code(job: ReconstructableJob) -> Iterator[None]:
     """Make Dagster's bodies load ``job`` from this worker's workspace.
 
-    They would take the code pointer of the run, which holds paths of the machine it was launched on.
+    They would take the run's own code pointer, with paths of the machine that it was launched on.
     """
     original = dagster_api.recon_job_from_origin
     dagster_api.recon_job_from_origin = lambda _origin: job
@@ -459,6 +518,21 @@ def _own_code(job: ReconstructableJob) -> Iterator[None]:
         yield
     finally:
         dagster_api.recon_job_from_origin = original
+
+
+def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:
+    """Make the event "Step worker started" tell which worker took the step, in this child only."""
+    original = dg.DagsterEvent.step_worker_started
+
+    def step_worker_started(  # Dagster's own parameters
+        log_manager: Any, job_name: str, message: str, metadata: Any, step_key: str | None
+    ) -> dg.DagsterEvent:
+        return original(
+            log_manager, job_name, f"{message} {sentence}", {**metadata, **where}, step_key
+        )
+
+    where = {name: dg.MetadataValue.text(value) for name, value in metadata.items()}
+    dg.DagsterEvent.step_worker_started = staticmethod(step_worker_started)  # type: ignore[method-assign]
 
 
 def step_events(
@@ -489,8 +563,6 @@ def execute_run(
     Returns:
         Whether it ended without a failure.
     """
-    body = (
-        dagster_api._resume_run_command_body if resume else dagster_api._execute_run_command_body
-    )
+    body = dagster_api._resume_run_command_body if resume else dagster_api._execute_run_command_body
     with _own_code(job):
         return body(message.run_id, instance, lambda _event: None, True) == 0

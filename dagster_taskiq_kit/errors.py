@@ -1,17 +1,17 @@
 """Every error this package raises stands in this tree, carries its data, and ends in advice.
 
-    TaskiqKitError
-    ├── ConfigurationError       a setting, tag or option that can never work
-    ├── BrokerError
-    │   ├── BrokerUnavailable    away now; may come back
-    │   ├── BrokerRefused        it answered, and said no (password, permissions)
-    │   ├── UnfitServer          too old, evicting, not a Redis
-    │   └── WrongInstance        the namespace belongs to another Dagster instance or schema
-    ├── MessageError             what stands in the queue cannot be read
-    ├── CodeError
-    │   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
-    │   └── CodeNotServed        a message names code that this worker was not started with
-    └── MissingServer            no local Redis/Valkey binary for the embedded broker
+TaskiqKitError
+├── ConfigurationError       a setting, tag or option that can never work
+├── BrokerError
+│   ├── BrokerUnavailable    away now; may come back
+│   ├── BrokerRefused        it answered, and said no (password, permissions)
+│   ├── UnfitServer          too old, evicting, not a Redis
+│   └── WrongInstance        the namespace belongs to another Dagster instance or schema
+├── MessageError             what stands in the queue cannot be read
+├── CodeError
+│   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
+│   └── CodeNotServed        a message names code that this worker was not started with
+└── MissingServer            no local Redis/Valkey binary for the embedded broker
 """
 
 import re

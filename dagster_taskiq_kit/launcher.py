@@ -42,7 +42,9 @@ _DEAD = {
 
 
 class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
-    """Launches runs on taskiq workers; configured in ``dagster.yaml``::
+    """Launches runs on taskiq workers.
+
+    Configured in ``dagster.yaml``::
 
         run_launcher:
           module: dagster_taskiq_kit
@@ -59,9 +61,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         ConfigurationError: A setting can never work.
     """
 
-    def __init__(
-        self, inst_data: seam.ConfigurableClassData | None = None, **config: Any
-    ) -> None:
+    def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
         self._inst_data = inst_data
         self.explicit_settings = given_settings(config)
         self.settings = TaskiqSettings.resolve(config, where="config of TaskiqRunLauncher")
@@ -199,14 +199,18 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         if record.state in _DEAD:
             reason = record.detail.get("reason", "")
             return seam.CheckRunHealthResult(
-                status.FAILED, f"{_DEAD[record.state]}. {reason}".strip(), run_worker_id=record.task_id
+                status.FAILED,
+                f"{_DEAD[record.state]}. {reason}".strip(),
+                run_worker_id=record.task_id,
             )
         return seam.CheckRunHealthResult(
             status.RUNNING, self._whereabouts(record), run_worker_id=record.task_id
         )
 
     def get_run_worker_debug_info(
-        self, run: seam.DagsterRun, include_container_logs: bool | None = True  # noqa: ARG002
+        self,
+        run: seam.DagsterRun,
+        include_container_logs: bool | None = True,  # noqa: ARG002
     ) -> str | None:
         """Return what the broker knows of a run's process, for Dagster's UI and logs."""
         try:
@@ -263,6 +267,3 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             with contextlib.suppress(OSError):
                 self._broker.close()
             self._broker = None
-
-
-

@@ -58,6 +58,7 @@ class RunMessage:
 
     @property
     def task_id(self) -> str:
+        """The message's deterministic id."""
         return run_task_id(self.run_id, self.resume_no)
 
 
@@ -83,6 +84,7 @@ class StepMessage:
 
     @property
     def task_id(self) -> str:
+        """The message's deterministic id."""
         return step_task_id(self.run_id, self.step_key, self.attempt)
 
 

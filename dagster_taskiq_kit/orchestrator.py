@@ -6,8 +6,8 @@ closed exactly once and by one writer. It waits once a turn, for whatever comes 
 signal, or the next moment at which there is something to do without either.
 
 It drives Dagster's ``ActiveExecution`` as the multiprocess executor does. What is emitted and how
-retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base because it
-wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool (design, section 7).
+retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base because
+it wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool (design, section 7).
 """
 
 import contextlib
@@ -181,17 +181,11 @@ class Orchestrator:
             flight = self._in_flight[step.key] = InFlight(
                 step, self._task_id(step, attempt), attempt, None
             )
-            record = self._through_outages(lambda flight=flight: self._record(flight.task_id))
+            record = self._through_outages(lambda: records.fetch(self._broker, flight.task_id))  # noqa: B023
             if record is None:
                 self._hand_out(flight)
             elif record.state is not State.QUEUED and record.state not in OWNED:
                 flight.ring = Ring(flight.task_id, record.state, record.worker or "", record.detail)
-
-    def _record(self, task_id: str) -> records.Record | None:
-        key = self._broker.keys.name("record", task_id)
-        return self._broker.attempt(
-            lambda: records.read_record(task_id, self._broker.client.hgetall(key))
-        )
 
     # -- one turn
 
@@ -363,9 +357,7 @@ class Orchestrator:
 
     def _close(self, flight: InFlight, error: seam.SerializableErrorInfo) -> None:
         """Write the end of an attempt; it is handled when it comes back with the log."""
-        self._write_end(
-            self._context.for_step(flight.step), error, self._active.get_known_state()
-        )
+        self._write_end(self._context.for_step(flight.step), error, self._active.get_known_state())
 
     # -- interruption
 

@@ -90,4 +90,6 @@ def _queue_name(queue: str, whose: str) -> str:
     try:
         return check_queue_name(queue)
     except ValueError as error:
-        raise ConfigurationError(f"Tag {tags.QUEUE_TAG!r} of {whose}: {error}.", tags.QUEUE_TAG) from None
+        raise ConfigurationError(
+            f"Tag {tags.QUEUE_TAG!r} of {whose}: {error}.", tags.QUEUE_TAG
+        ) from None

@@ -71,7 +71,9 @@ class QueueObjective(BaseModel):
     slo_s: float = Field(
         default=60.0, gt=0, description="Longest acceptable wait of a message, in seconds."
     )
-    backlog_warn: int = Field(default=50, ge=0, description="Waiting messages that are worth a WARN.")
+    backlog_warn: int = Field(
+        default=50, ge=0, description="Waiting messages that are worth a WARN."
+    )
     backlog_error: int = Field(default=200, ge=0, description="Waiting messages that are an ERROR.")
 
 

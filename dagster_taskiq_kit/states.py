@@ -30,9 +30,7 @@ class Kind(str, Enum):
 
 
 #: A record in one of these never changes again and expires after ``outcome_ttl_s``.
-TERMINAL = frozenset(
-    {State.SUCCEEDED, State.FAILED, State.CRASHED, State.CANCELLED, State.REFUSED}
-)
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CRASHED, State.CANCELLED, State.REFUSED})
 
 #: Somebody owns a record in one of these.
 OWNED = frozenset({State.CLAIMED, State.RUNNING})

@@ -51,7 +51,7 @@ def read_integer(tags: Mapping[str, str], name: str, whose: str) -> int | None:
         return int(value)
     except ValueError:
         raise ConfigurationError(
-            f"Tag {name!r} of {whose} is {value!r}: it must be an integer such as \"5\".", name
+            f'Tag {name!r} of {whose} is {value!r}: it must be an integer such as "5".', name
         ) from None
 
 

@@ -83,13 +83,17 @@ class Bell:
             listening.send_command(
                 "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
             )
-        socket = listening._sock  # noqa: SLF001  (redis-py shows no descriptor to select on)
+        socket = listening._sock
         if not listening.can_read(0):
             select.select([socket, *also], [], [], max(0.0, timeout_s))
             if not listening.can_read(0):
                 return []
         answer = listening.read_response()
-        rings = [self._read(entry_id, fields) for _, entries in answer or [] for entry_id, fields in entries]
+        rings = [
+            self._read(entry_id, fields)
+            for _, entries in answer or []
+            for entry_id, fields in entries
+        ]
         listening.send_command(
             "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
         )

@@ -52,9 +52,13 @@ def translate(url: str, error: Exception) -> BrokerError:
     if isinstance(error, redis.exceptions.ResponseError):
         lowered = said.lower()
         if "wrongpass" in lowered or "noauth" in lowered or "noperm" in lowered:
-            return BrokerRefused(url, f"it refused us ({said}). Check user and password in the url.")
+            return BrokerRefused(
+                url, f"it refused us ({said}). Check user and password in the url."
+            )
         if "oom " in lowered or lowered.startswith("oom"):
-            return BrokerUnavailable(url, f"its memory is full ({said}). Give it more, or drain it.")
+            return BrokerUnavailable(
+                url, f"its memory is full ({said}). Give it more, or drain it."
+            )
         if any(word in lowered for word in ("loading", "readonly", "masterdown", "tryagain")):
             return BrokerUnavailable(url, f"it cannot take writes now ({said}).")
         return UnfitServer(url, f"it cannot execute our scripts ({said}).")
@@ -70,7 +74,7 @@ def _pauses_s() -> "Callable[[], float]":
     def following() -> float:
         nonlocal pause_s
         now_s, pause_s = pause_s, min(pause_s * 2, _BACKOFF_LAST_S)
-        return now_s * random.uniform(0.5, 1.0)  # noqa: S311  (jitter, not a secret)
+        return now_s * random.uniform(0.5, 1.0)
 
     return following
 
@@ -174,9 +178,7 @@ class AsyncConnection:
 
         return await self.attempt(once, give_up_s)
 
-    async def attempt(
-        self, ask: Callable[[], Awaitable[T]], give_up_s: float | None = None
-    ) -> T:
+    async def attempt(self, ask: Callable[[], Awaitable[T]], give_up_s: float | None = None) -> T:
         """Repeat ``ask`` while the broker is away; errors as for :meth:`SyncConnection.run`."""
         give_up_s = self.settings.give_up_s if give_up_s is None else give_up_s
         deadline = time.monotonic() + give_up_s

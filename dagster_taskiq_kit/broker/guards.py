@@ -36,12 +36,15 @@ def check_server(url: str, info: Mapping[str, Any], eviction_policy: str | None)
     Raises:
         UnfitServer: It is too old, or may evict keys.
     """
-    name, oldest = ("Valkey", OLDEST_VALKEY) if "valkey_version" in info else ("Redis", OLDEST_REDIS)
+    name, oldest = (
+        ("Valkey", OLDEST_VALKEY) if "valkey_version" in info else ("Redis", OLDEST_REDIS)
+    )
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < oldest:
         wanted = ".".join(str(part) for part in oldest)
         raise UnfitServer(
-            url, f"it is {name} {version}; the kit needs {name} {wanted} or newer. Update the server."
+            url,
+            f"it is {name} {version}; the kit needs {name} {wanted} or newer. Update the server.",
         )
     if eviction_policy not in (None, "noeviction"):
         raise UnfitServer(

@@ -27,31 +27,67 @@ class Key:
 
 
 KEYS: dict[str, Key] = {
-    "instance": Key((), "string", "first user", "never", "Dagster instance the namespace belongs to"),
+    "instance": Key(
+        (), "string", "first user", "never", "Dagster instance the namespace belongs to"
+    ),
     "schema": Key((), "string", "first user", "never", "highest schema version ever written"),
-    "born": Key((), "string", "first user", "never", "server time in ms when the namespace was made"),
+    "born": Key(
+        (), "string", "first user", "never", "server time in ms when the namespace was made"
+    ),
     "record": Key(
         ("task_id",), "hash", "scripts", "outcome_ttl_s after its end", "the truth about a message"
     ),
     "stream": Key(
-        ("queue", "kind", "band"), "stream", "scripts", "never", "ids of what is queued; XLEN = backlog"
+        ("queue", "kind", "band"),
+        "stream",
+        "scripts",
+        "never",
+        "ids of what is queued; XLEN = backlog",
     ),
     "door": Key(
-        ("queue", "kind"), "stream", "scripts", "never", "doorbell that wakes idle workers; holds 1 entry"
+        ("queue", "kind"),
+        "stream",
+        "scripts",
+        "never",
+        "doorbell that wakes idle workers; holds 1 entry",
     ),
     "queues": Key((), "set", "scripts", "never", "names of all queues ever used"),
-    "claimed": Key(("queue",), "zset", "scripts", "never", "claimed task ids by server ms of the claim"),
-    "running": Key(("queue",), "zset", "scripts", "never", "running task ids by server ms of the start"),
-    "run": Key(("run_id",), "set", "scripts", "1 day after the last write", "task ids of a run, not ended"),
-    "bell": Key(("run_id",), "stream", "scripts", "1 day after the last write", "what ended, for the orchestrator"),
-    "cancel": Key(("run_id",), "string", "launcher", "1 day", "the run was cancelled"),
-    "workers": Key((), "zset", "scripts", "never", "worker ids by server ms at which their lease ends"),
-    "worker": Key(("worker_id",), "hash", "its worker", "1 hour after the lease", "a worker's card"),
-    "held": Key(("worker_id",), "set", "scripts", "with the card", "task ids the server thinks it holds"),
-    "claim": Key(
-        ("worker_id", "lane"), "hash", "scripts", "1 hour", "answer to a lane's last claim, for a repeated call"
+    "claimed": Key(
+        ("queue",), "zset", "scripts", "never", "claimed task ids by server ms of the claim"
     ),
-    "orders": Key(("worker_id",), "stream", "scripts", "1 hour", "orders to a worker: cancel, drain"),
+    "running": Key(
+        ("queue",), "zset", "scripts", "never", "running task ids by server ms of the start"
+    ),
+    "run": Key(
+        ("run_id",), "set", "scripts", "1 day after the last write", "task ids of a run, not ended"
+    ),
+    "bell": Key(
+        ("run_id",),
+        "stream",
+        "scripts",
+        "1 day after the last write",
+        "what ended, for the orchestrator",
+    ),
+    "cancel": Key(("run_id",), "string", "launcher", "1 day", "the run was cancelled"),
+    "workers": Key(
+        (), "zset", "scripts", "never", "worker ids by server ms at which their lease ends"
+    ),
+    "worker": Key(
+        ("worker_id",), "hash", "its worker", "1 hour after the lease", "a worker's card"
+    ),
+    "held": Key(
+        ("worker_id",), "set", "scripts", "with the card", "task ids the server thinks it holds"
+    ),
+    "claim": Key(
+        ("worker_id", "lane"),
+        "hash",
+        "scripts",
+        "1 hour",
+        "answer to a lane's last claim, for a repeated call",
+    ),
+    "orders": Key(
+        ("worker_id",), "stream", "scripts", "1 hour", "orders to a worker: cancel, drain"
+    ),
     "counters": Key((), "hash", "scripts", "never", "what happened, by event|queue|kind"),
     "dead": Key((), "stream", "scripts", "never", "dead letters: id, reason, payload"),
 }

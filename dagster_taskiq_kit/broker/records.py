@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..states import Kind, State, band_of_priority
+from .connection import SyncConnection
 from .scripts import Call, text
 
 #: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
@@ -121,13 +122,15 @@ def submit(
         priority: Clamped to the bands 0..10.
         run_id: The Dagster run, or '' for a user's own task.
         payload: The taskiq message.
-        outcome_ttl_s: How long to keep the record when it ends at once, because its run is cancelled.
+        outcome_ttl_s: How long the record is kept when its run is cancelled and it ends at once.
     """
     arguments = [
         task_id, kind.value, queue, str(band_of_priority(priority)), run_id, payload,
         str(outcome_ttl_s),
     ]  # fmt: skip
-    return Call("submit", arguments, lambda answer: Submitted(bool(answer[0]), State(text(answer[1]))))
+    return Call(
+        "submit", arguments, lambda answer: Submitted(bool(answer[0]), State(text(answer[1])))
+    )
 
 
 def claim(
@@ -250,3 +253,13 @@ def read_record(task_id: str, flat: Mapping[bytes, bytes]) -> Record | None:
         ended_at_ms=stamp("ended_at"),
         detail=json.loads(fields.get("detail") or "{}"),
     )
+
+
+def fetch(connection: SyncConnection, task_id: str) -> Record | None:
+    """Return the record of a message, or None when there is none.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    key = connection.keys.name("record", task_id)
+    return connection.attempt(lambda: read_record(task_id, connection.client.hgetall(key)))

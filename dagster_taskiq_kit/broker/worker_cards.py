@@ -1,7 +1,8 @@
 """The registry of workers: a card for each, good for as long as its lease.
 
 Invariant: a card is keyed by worker instance (never by host or name), and only its own worker
-writes it, with every renewal. An expired lease says that nothing was heard, not that the worker is dead.
+writes it, with every renewal. An expired lease says that nothing was heard, not that the worker is
+dead.
 """
 
 import json
@@ -72,9 +73,7 @@ def default_worker_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def renew(
-    card: WorkerCard, lease_s: float, held: Mapping[str, str]
-) -> Call[Mapping[str, str]]:
+def renew(card: WorkerCard, lease_s: float, held: Mapping[str, str]) -> Call[Mapping[str, str]]:
     """Renew a worker's lease and fetch orders for what it holds.
 
     Args:

@@ -1,1 +1,1 @@
-"""What an operator types. Each command's module is imported when it is called, so ``--help`` is fast."""
+"""What an operator types; each command's module is imported when it is called."""

@@ -17,7 +17,6 @@ from ..version import __version__
 
 #: Where each command lives: module and attribute.
 _COMMANDS = {
-    "demo": ("dev", "demo"),
     "dev": ("dev", "dev"),
     "status": ("status", "status"),
     "worker": ("worker", "worker"),

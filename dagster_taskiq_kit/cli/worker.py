@@ -22,7 +22,9 @@ def worker() -> None:
     "-q", "--queue", "queues", multiple=True, help="Queue to take work from; may be repeated."
 )
 @click.option("-n", "--name", help="Name of the worker (default: host and pid).")
-@click.option("--slots", type=int, default=os.cpu_count() or 1, show_default="cores", help="Steps at once.")
+@click.option(
+    "--slots", type=int, default=os.cpu_count() or 1, show_default="cores", help="Steps at once."
+)
 @click.option("--run-slots", type=int, default=4, show_default=True, help="Runs at once.")
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
 @click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
@@ -32,7 +34,7 @@ def worker() -> None:
     "-l", "--loglevel", default="info", show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
 )  # fmt: skip
-def start(  # noqa: PLR0913  (one parameter an option)
+def start(
     queues: tuple[str, ...],
     name: str | None,
     slots: int,

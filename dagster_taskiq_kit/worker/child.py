@@ -16,6 +16,7 @@ from .. import dagster_seam as seam
 from ..errors import CodeError
 from ..messages import CodeName, RunMessage, StepMessage
 from ..states import State
+from .place import Place
 from .process import leave
 from .wire import Wire
 
@@ -45,7 +46,7 @@ def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -
         os._exit(0)
     try:
         message = _message(packet)
-        outcome, detail = _execute(code, instance, wire, message, packet["handed_over"])
+        outcome, detail = _execute(code, instance, wire, message, Place(**packet["place"]))
         wire.send(op="done", outcome=outcome.value, detail=dict(detail))
     except NotAllowed:
         pass
@@ -75,7 +76,7 @@ def _execute(
     instance: dg.DagsterInstance,
     wire: Wire,
     message: RunMessage | StepMessage,
-    handed_over: bool,
+    place: Place,
 ) -> Outcome:
     with seam.capture_interrupts():
         # Asked now and answered while the run is read, so that the permission costs no time.
@@ -86,8 +87,9 @@ def _execute(
             return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
         job = code.job(message.code)
         if isinstance(message, StepMessage):
+            seam.say_where_steps_run(str(place), place.metadata())
             return _execute_step(instance, run, message, job)
-        return _execute_run(instance, run, message, job, handed_over=handed_over)
+        return _execute_run(instance, run, message, job, place)
 
 
 def _execute_step(
@@ -113,8 +115,7 @@ def _execute_run(
     run: seam.DagsterRun,
     message: RunMessage,
     job: Any,
-    *,
-    handed_over: bool,
+    place: Place,
 ) -> Outcome:
     status = dg.DagsterRunStatus
     if run.is_finished:
@@ -122,7 +123,8 @@ def _execute_run(
     if run.status is status.CANCELING:
         instance.report_run_canceled(run)
         return State.CANCELLED, {"reason": "The run was cancelled before it began."}
-    if run.status is status.STARTED and message.resume_no == 0 and not handed_over:
+    if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
         return State.REFUSED, {"reason": "The run is executing elsewhere."}
+    instance.report_engine_event(str(place), run)
     succeeded = seam.execute_run(instance, message, job, resume=run.status is status.STARTED)
     return (State.SUCCEEDED if succeeded else State.FAILED), {}

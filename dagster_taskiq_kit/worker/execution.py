@@ -7,8 +7,8 @@ is repeated until the broker answers. The child's own report decides; without on
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from .. import messages
@@ -21,6 +21,7 @@ from ..messages import Message
 from ..settings import TaskiqSettings
 from ..states import Kind, State
 from .fork_client import Execution, ForkServerClient
+from .place import Place
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Deliveries:
     """All deliveries that this worker holds.
 
     Args:
+        worker_id: The worker that holds them.
         settings: The deployment.
         connection: The broker.
         servers: Fork servers, one a code location.
@@ -38,11 +40,14 @@ class Deliveries:
 
     def __init__(
         self,
+        worker_id: str,
         settings: TaskiqSettings,
         connection: AsyncConnection,
         servers: Sequence[ForkServerClient],
         changed: Callable[[], None],
     ) -> None:
+        self._worker_id = worker_id
+        self._host = socket.gethostname()
         self._settings = settings
         self._connection = connection
         self._servers = servers
@@ -70,9 +75,15 @@ class Deliveries:
             logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
             await self._finish(delivery, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
-        execution = server.begin(
-            delivery.token, delivery.kind.value, asdict(message), handed_over=delivery.handed_over
+        place = Place(
+            self._worker_id,
+            self._host,
+            delivery.queue,
+            delivery.waited_ms,
+            delivery.deliveries,
+            delivery.handed_over,
         )
+        execution = server.begin(delivery.token, message, place)
         held = self._held[delivery.task_id] = _Held(delivery, server, execution)
         self._changed()
         try:
@@ -115,9 +126,7 @@ class Deliveries:
         elif held.given_back:
             await self._finish(delivery, State.LOST, {"reason": "Its worker was shut down."})
         elif held.began:
-            await self._finish(
-                delivery, State.CRASHED, {"reason": reason, "exit_code": exit_code}
-            )
+            await self._finish(delivery, State.CRASHED, {"reason": reason, "exit_code": exit_code})
         else:
             await self._requeue(delivery, reason, counts=True)
 
@@ -184,9 +193,7 @@ class Deliveries:
 class _Held:
     """One delivery and what was decided about it so far."""
 
-    def __init__(
-        self, delivery: Delivery, server: ForkServerClient, execution: Execution
-    ) -> None:
+    def __init__(self, delivery: Delivery, server: ForkServerClient, execution: Execution) -> None:
         self.delivery = delivery
         self.server = server
         self.execution = execution

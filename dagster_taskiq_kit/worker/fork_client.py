@@ -11,13 +11,14 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..dagster_seam import CodeLocation
 from ..errors import CodeLoadFailed
-from ..messages import CodeName
+from ..messages import CodeName, Message, kind_of
+from .place import Place
 from .process import signal_group
 from .wire import Packet, pack
 
@@ -95,7 +96,9 @@ class ForkServerClient:
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
         line = await reader.readline()
-        packet = json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
+        packet = (
+            json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
+        )
         if packet["op"] == "failed":
             await self._process.wait()
             raise CodeLoadFailed(self.location.name, packet["traceback"])
@@ -117,20 +120,21 @@ class ForkServerClient:
             return True
         return code.pointer in self.pointers
 
-    def begin(
-        self, key: str, kind: str, message: Mapping[str, Any], *, handed_over: bool
-    ) -> Execution:
+    def begin(self, key: str, message: Message, place: Place) -> Execution:
         """Hand a message to a child.
 
         Args:
             key: What to call it; unique among what runs.
-            kind: ``run`` or ``step``.
-            message: The message as plain data.
-            handed_over: Whether a run was given back by a draining worker.
+            message: The message.
+            place: Where it waited and who took it.
         """
         execution = self._executions[key] = Execution(key)
         if not self._send(
-            op="start", key=key, kind=kind, message=message, handed_over=handed_over
+            op="start",
+            key=key,
+            kind=kind_of(message).value,
+            message=asdict(message),
+            place=asdict(place),
         ):
             self._lost(execution)
         return execution
@@ -188,7 +192,9 @@ class ForkServerClient:
         if execution.pid is not None:
             signal_group(execution.pid, signal.SIGKILL)
         self._executions.pop(execution.key, None)
-        execution.hear({"op": "exited", "key": execution.key, "pid": execution.pid, "exit_code": None})
+        execution.hear(
+            {"op": "exited", "key": execution.key, "pid": execution.pid, "exit_code": None}
+        )
 
     async def stop(self) -> None:
         """End the process; it kills the children that are left."""

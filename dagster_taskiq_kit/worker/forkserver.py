@@ -111,7 +111,7 @@ class ForkServer:
             self._by_key[child.key] = child
             self._last_start_s = time.monotonic()
             self._worker.send(op="started", key=child.key, pid=child.pid)
-            child.wire.send(**{name: packet[name] for name in ("kind", "message", "handed_over")})
+            child.wire.send(**packet)
         elif operation in ("go", "stop"):
             child = self._by_key.get(packet["key"])
             if child is not None:
@@ -131,7 +131,9 @@ class ForkServer:
 
     def _make(self) -> Child:
         ours, theirs = socket.socketpair()
-        pid = self._maker.make(theirs, [self._worker, ours, *(c.wire for c in self._children.values())])
+        pid = self._maker.make(
+            theirs, [self._worker, ours, *(c.wire for c in self._children.values())]
+        )
         theirs.close()
         child = Child(pid, Wire(ours))
         self._children[pid] = child

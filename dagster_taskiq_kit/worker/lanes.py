@@ -40,7 +40,9 @@ class LaneReceiver(Receiver):
         self._execute = execute
 
     async def callback(
-        self, message: bytes | AckableMessage, raise_err: bool = False  # noqa: ARG002
+        self,
+        message: bytes | AckableMessage,
+        raise_err: bool = False,  # noqa: ARG002
     ) -> Any:
         """Execute one message in a child; user code never runs in this process."""
         if isinstance(message, DeliveredMessage):

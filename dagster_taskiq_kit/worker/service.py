@@ -93,7 +93,7 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
         self._transitions = AsyncConnection(self._settings)
         self._deliveries = Deliveries(
-            self._settings, self._transitions, self._servers, self._slots_changed
+            self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed
         )
         self._heartbeat = Heartbeat(
             AsyncConnection(self._settings),
@@ -177,7 +177,9 @@ class Worker:
     async def _renew(self) -> None:
         away = False
         while True:
-            await asyncio.sleep(self._settings.renew_s if not away else min(1, self._settings.renew_s))
+            await asyncio.sleep(
+                self._settings.renew_s if not away else min(1, self._settings.renew_s)
+            )
             try:
                 await self._heartbeat.tick()
                 away = False

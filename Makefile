@@ -1,0 +1,30 @@
+# Two commands do everything from a fresh clone: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo dev test check bench clean
+
+demo: ## the demo job, executed on real input by real workers
+	@$(PYTHON) tools/setup_venv.py $(VENV) demo
+	@$(BIN)/dagster-taskiq demo
+
+dev: ## the same stack with Dagster's UI, until Ctrl-C
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@$(BIN)/dagster-taskiq dev
+
+test: check ## everything that CI runs
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: ## format, lint, types
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+bench: ## the comparison with Dagster's executors and dagster-celery
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .dagster_home

@@ -1,0 +1,142 @@
+"""``dagster-taskiq dev``: the whole stack in one command; with ``--run JOB``, for one job."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ..dev_stack import DevStack, StackOptions
+from ..process_group import reset_interrupts
+
+_DEFAULT_HOME = ".dagster_home"
+_JOB_WITHIN_S = 900.0
+
+
+@click.command()
+@click.option(
+    "-w", "--workspace", "workspaces", multiple=True, default=["workspace.yaml"], show_default=True
+)
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    default=["default"],
+    show_default=True,
+    help="Queue that the workers serve; may be repeated.",
+)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Steps at once of each worker.",
+)
+@click.option(
+    "--run-slots",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Runs at once of each worker.",
+)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    help=f"DAGSTER_HOME (default: the environment's, else {_DEFAULT_HOME}).",
+)
+@click.option(
+    "-p",
+    "--port",
+    type=int,
+    default=3000,
+    show_default=True,
+    help="Port of the UI; 0 for a free one.",
+)
+@click.option("--run", "job", help="Launch this job, show what happens, stop everything: no UI.")
+def dev(
+    workspaces: tuple[str, ...],
+    queues: tuple[str, ...],
+    workers: int,
+    slots: int,
+    run_slots: int,
+    home: Path | None,
+    port: int,
+    job: str | None,
+) -> None:
+    """Start broker, workers, UI and daemon; one Ctrl-C ends all of it."""
+    reset_interrupts()
+    options = StackOptions(
+        home=home or Path(os.environ.get("DAGSTER_HOME") or _DEFAULT_HOME),
+        workspaces=workspaces,
+        queues=queues,
+        workers=workers,
+        slots=slots,
+        run_slots=run_slots,
+        quiet=job is not None,
+    )
+    with _until_told() as told, DevStack(options) as stack:
+        click.echo(f"broker    {stack.settings.url}")
+        stack.start_workers()
+        click.echo(f"workers   {workers} ready, serving {', '.join(queues)}")
+        if job is not None:
+            succeeded = _run_job(stack, job, workspaces)
+        else:
+            click.echo(f"UI        {stack.start_ui(port or None)}   (Ctrl-C ends everything)")
+            while not told.wait(0.5):
+                stack.check()
+            succeeded = True
+        click.echo("Stopping; workers finish what they execute ...")
+    if not succeeded:
+        raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _until_told() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into an event; a second one interrupts."""
+    told = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+        signal.signal(number, on_signal)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    yield told
+
+
+def _run_job(stack: DevStack, job: str, workspaces: tuple[str, ...]) -> bool:
+    """Launch one job, tell what happens, and print what it published and where it ran."""
+    import dagster as dg
+
+    from .. import dagster_seam as seam
+    from ..broker.connection import SyncConnection
+    from ..job_watch import JobWatch, trace_table
+
+    began_s = time.monotonic()
+    with (
+        dg.DagsterInstance.get() as instance,
+        seam.workspace_of(instance, workspaces) as workspace,
+    ):
+        run_id = seam.launch_job(instance, workspace, job)
+        click.echo(f"launched  {job} as run {run_id}")
+        watch = JobWatch(instance, run_id, click.echo)
+        succeeded = watch.follow(stack.check, _JOB_WITHIN_S)
+        broker = SyncConnection(stack.settings)
+        click.echo(
+            "\n".join(["", *watch.results, "", *trace_table(list(watch.traces(broker))), ""])
+        )
+        broker.close()
+    took_s = time.monotonic() - began_s
+    if succeeded:
+        click.echo(f"Run {run_id} succeeded in {took_s:.1f} s.")
+    else:
+        click.echo("\n".join([f"Run {run_id} failed:", *watch.failures]), err=True)
+    return succeeded

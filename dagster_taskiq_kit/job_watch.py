@@ -1,0 +1,174 @@
+"""Launches one job through the instance's launcher, and tells what happens to it.
+
+Invariant: everything that is printed was read from the event log or from the task records; nothing
+is assumed to have worked.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from .broker import records
+from .broker.connection import SyncConnection
+from .cli.status import table
+from .process_group import wait_until
+from .run_log import RunLog
+
+_POLL_S = 0.1
+_MAX_TABLE_ROWS = 10
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What became of one attempt of a step.
+
+    Args:
+        step_key: The step.
+        queue: Where it waited.
+        worker: Who took it.
+        waited_s: From submission to the claim.
+        ran_s: From the permission to begin to the end.
+        state: How it ended.
+    """
+
+    step_key: str
+    queue: str
+    worker: str
+    waited_s: float
+    ran_s: float
+    state: str
+
+
+class JobWatch:
+    """Follows one run.
+
+    Args:
+        instance: The Dagster instance.
+        run_id: The run.
+        say: Prints one line.
+    """
+
+    def __init__(
+        self, instance: dg.DagsterInstance, run_id: str, say: Callable[[str], None]
+    ) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._say = say
+        self._log = RunLog(instance, run_id)
+        self._task_ids: dict[str, str] = {}
+        self._results: list[str] = []
+        self._failures: list[str] = []
+
+    def follow(self, check: Callable[[], None], within_s: float) -> bool:
+        """Tell each step as it begins and ends, until the run is over; True when it succeeded.
+
+        Args:
+            check: Called often; raises when it makes no sense to wait any longer.
+            within_s: How long the run may take.
+        """
+
+        def over() -> bool:
+            check()
+            run = self._instance.get_run_by_id(self._run_id)
+            finished = run is None or run.is_finished
+            for event in self._log.new_events():
+                self._tell(event)
+            return finished
+
+        if not wait_until(over, within_s, _POLL_S):
+            self._failures.append(f"The run is not over after {within_s:g} s.")
+        run = self._instance.get_run_by_id(self._run_id)
+        return run is not None and run.status is dg.DagsterRunStatus.SUCCESS
+
+    def _tell(self, event: dg.DagsterEvent) -> None:
+        kind, key = event.event_type, event.step_key
+        if kind is dg.DagsterEventType.STEP_WORKER_STARTING and key:
+            task_id = event.event_specific_data
+            metadata = getattr(task_id, "metadata", {})
+            if "task_id" in metadata:
+                self._task_ids[key] = str(metadata["task_id"].value)
+        elif kind is dg.DagsterEventType.STEP_START:
+            self._say(f"  begins  {key}")
+        elif kind is dg.DagsterEventType.STEP_SUCCESS:
+            self._say(f"  done    {key}")
+        elif kind is dg.DagsterEventType.STEP_UP_FOR_RETRY:
+            self._say(f"  retries {key}")
+        elif kind is dg.DagsterEventType.STEP_FAILURE:
+            self._say(f"  FAILED  {key}")
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            self._failures.append(f"{key}: {error.message.strip() if error else event.message}")
+        elif kind is dg.DagsterEventType.RUN_FAILURE:
+            self._failures.append(event.message or "The run failed.")
+        elif kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._results.append(_check_line(event.asset_check_evaluation_data))
+        elif event.is_step_materialization:
+            self._results.extend(_materialization_lines(event.materialization))
+
+    @property
+    def results(self) -> Sequence[str]:
+        """What the run published: assets with their metadata, checks with their verdicts."""
+        return self._results
+
+    @property
+    def failures(self) -> Sequence[str]:
+        """Why the run failed."""
+        return self._failures
+
+    def traces(self, broker: SyncConnection) -> Iterator[StepTrace]:
+        """Yield where each step ran, from the task records."""
+        for key, task_id in self._task_ids.items():
+            record = records.fetch(broker, task_id)
+            if record is None:
+                continue
+            claimed_ms = record.claimed_at_ms or record.queued_at_ms
+            began_ms = record.began_at_ms or claimed_ms
+            yield StepTrace(
+                key,
+                record.queue,
+                (record.worker or "-").rpartition("-")[0] or "-",
+                (claimed_ms - record.queued_at_ms) / 1000,
+                ((record.ended_at_ms or began_ms) - began_ms) / 1000,
+                record.state.value,
+            )
+
+
+def trace_table(traces: Sequence[StepTrace]) -> Sequence[str]:
+    """Return a table of what ran where."""
+    heads = ("STEP", "QUEUE", "WORKER", "WAITED", "RAN", "ENDED AS")
+    rows = [
+        (t.step_key, t.queue, t.worker, f"{t.waited_s:.3f} s", f"{t.ran_s:.3f} s", t.state)
+        for t in traces
+    ]
+    return table(heads, rows)
+
+
+def _check_line(evaluation: dg.AssetCheckEvaluation) -> str:
+    numbers = ", ".join(
+        f"{name} {value.value}" for name, value in evaluation.metadata.items() if _plain(value)
+    )
+    verdict = "passed" if evaluation.passed else f"FAILED ({evaluation.severity.value})"
+    return f"check {evaluation.check_name}: {verdict} ({numbers})"
+
+
+def _materialization_lines(materialization: dg.AssetMaterialization) -> Iterator[str]:
+    yield f"asset {materialization.asset_key.to_user_string()}:"
+    for name, value in materialization.metadata.items():
+        if isinstance(value, dg.TableMetadataValue):
+            heads = [column.name for column in value.schema.columns]
+            rows = [
+                [record.data.get(head) for head in heads]
+                for record in value.records[:_MAX_TABLE_ROWS]
+            ]
+            yield f"  {name}"
+            yield from (f"    {line}" for line in table(heads, rows))
+        elif _plain(value):
+            yield f"  {name}: {value.value}"
+
+
+def _plain(value: dg.MetadataValue[object]) -> bool:
+    """Return whether a metadata value can stand in a line of text."""
+    plain = (dg.IntMetadataValue, dg.FloatMetadataValue, dg.TextMetadataValue, dg.PathMetadataValue)
+    return isinstance(value, plain)
