@@ -28,7 +28,16 @@ _HOMES = {
     "taskiq_executor": "executor",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  (the table above is the list)
+__all__ = [
+    "PriorityStreamBroker",
+    "QueueObjective",
+    "TaskiqExecutor",
+    "TaskiqKitError",
+    "TaskiqRunLauncher",
+    "TaskiqSettings",
+    "__version__",
+    "taskiq_executor",
+]
 
 
 def __getattr__(name: str) -> object:

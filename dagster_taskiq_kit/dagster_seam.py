@@ -6,10 +6,11 @@ sentence. Each patch of Dagster is made here, says why, and is made in processes
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 
 from .errors import CodeLoadFailed, CodeNotServed, ConfigurationError
 from .messages import CodeName, RunMessage, StepMessage
@@ -51,6 +52,7 @@ try:
     )
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
     from dagster._core.storage.dagster_run import DagsterRun
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import (
         ModuleTarget,
@@ -62,9 +64,10 @@ try:
     from dagster._grpc.types import ExecuteStepArgs
     from dagster._serdes import ConfigurableClass, deserialize_value, serialize_value
     from dagster._serdes.config_class import ConfigurableClassData
-    from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
+    from dagster._utils.error import serializable_error_info_from_exc_info
     from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
     from dagster_shared.cli import WorkspaceOpts
+    from dagster_shared.error import SerializableErrorInfo
     from dagster_shared.libraries import DagsterLibraryRegistry
 except ImportError as error:
     raise ImportError(
@@ -216,7 +219,7 @@ def load_code(location: CodeLocation) -> LoadedCode:
     Raises:
         CodeLoadFailed: The user's code raised; carries its traceback.
     """
-    origin = deserialize_value(location.origin)
+    origin = deserialize_value(location.origin, LoadableTargetOrigin)
     try:
         loaded = LoadedRepositories(
             origin,
@@ -226,9 +229,10 @@ def load_code(location: CodeLocation) -> LoadedCode:
             code_location_name=location.name,
         )
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, DagsterUserCodeLoadError) else error
+        wrapped = isinstance(error, DagsterUserCodeLoadError)
+        cause = (error.__cause__ if wrapped else None) or error
         info = serializable_error_info_from_exc_info(
-            (type(cause), cause, getattr(cause, "__traceback__", None))
+            (type(cause), cause, cast("TracebackType", cause.__traceback__))
         )
         raise CodeLoadFailed(location.name, info.to_string()) from error
     code = LoadedCode(location.name, dict(loaded.reconstructables_by_name))
@@ -304,28 +308,10 @@ class ReplayableExecution(ActiveExecution):
         for event, timestamp_s in events:
             self.get_steps_to_execute()
             key = event.step_key
-            if key is None:
-                continue
-            if event.is_step_skipped:
-                self.get_steps_to_skip()
-                if key in self._in_flight:
-                    self.mark_skipped(key)
-                continue
-            if key in self._waiting_to_retry:
-                # An event of the next attempt: its wait was over.
-                self._waiting_to_retry[key] = 0.0
-                self.get_steps_to_execute()
-            if key not in self._in_flight:
-                continue
-            started.add(key)
-            if event.is_resource_init_failure:
-                continue  # followed by the terminal event of the attempt
-            self.handle_event(event)
-            if event.is_step_up_for_retry:
-                started.discard(key)
-                if key in self._waiting_to_retry:
-                    wait_s = event.step_retry_data.seconds_to_wait or 0
-                    self._waiting_to_retry[key] = timestamp_s + wait_s
+            if key is not None and event.is_step_skipped:
+                self._replay_skip(key)
+            elif key is not None:
+                self._replay_attempt(event, key, timestamp_s, started)
         for key in list(self._in_flight - started):
             self._in_flight.remove(key)
             self._executable.append(key)
@@ -333,6 +319,30 @@ class ReplayableExecution(ActiveExecution):
             self._instance_concurrency_context, self._max_concurrent, self._tag_concurrency_limits,
         ) = limits  # fmt: skip
         return [self.get_step_by_key(key) for key in sorted(self._in_flight)]
+
+    def _replay_skip(self, key: str) -> None:
+        self.get_steps_to_skip()
+        if key in self._in_flight:
+            self.mark_skipped(key)
+
+    def _replay_attempt(
+        self, event: dg.DagsterEvent, key: str, timestamp_s: float, started: set[str]
+    ) -> None:
+        if key in self._waiting_to_retry:
+            # An event of the next attempt: its wait was over.
+            self._waiting_to_retry[key] = 0.0
+            self.get_steps_to_execute()
+        if key not in self._in_flight:
+            return
+        started.add(key)
+        if event.is_resource_init_failure:
+            return  # followed by the terminal event of the attempt
+        self.handle_event(event)
+        if event.is_step_up_for_retry:
+            started.discard(key)
+            if key in self._waiting_to_retry:
+                wait_s = event.step_retry_data.seconds_to_wait or 0
+                self._waiting_to_retry[key] = timestamp_s + wait_s
 
 
 # ---- the instance of a process that forks
@@ -349,7 +359,8 @@ _IDLE_SESSION_SINCE_POSTGRES = 140_000
 
 def instance_id(instance: dg.DagsterInstance) -> str:
     """Return the run storage id, by which an instance is told from another."""
-    return instance.run_storage.get_run_storage_id()
+    run_storage = cast("Any", instance.run_storage)  # the base class does not declare it
+    return str(run_storage.get_run_storage_id())
 
 
 def _storages(instance: dg.DagsterInstance) -> Sequence[Any]:
@@ -364,9 +375,10 @@ def _engines(instance: dg.DagsterInstance) -> Sequence[Any]:
 def pool_connections(instance: dg.DagsterInstance) -> None:
     """Make an instance keep its database connection from one statement to the next.
 
-    As shipped, every statement opens one. With a pool a step opens one session in all, because the
-    storages share an engine. The pooled session must not be held while user code runs for an hour,
-    so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes another.
+    As shipped, every statement opens one. With a pool a step opens one session in all, because
+    the storages share an engine. The pooled session must not be held while user code runs for an
+    hour, so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes
+    another.
     """
     instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
     first = getattr(instance.run_storage, "_engine", None)
@@ -430,7 +442,7 @@ def know_shard(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_tail(_path: str, _stream: Any) -> Iterator[tuple[None, None]]:
+def _no_tail(_path: str, _stream: Any) -> Generator[tuple[None, None], None, None]:
     yield (None, None)
 
 
@@ -448,7 +460,7 @@ def write_compute_logs_without_mirror() -> None:
 @contextlib.contextmanager
 def workspace_of(
     instance: dg.DagsterInstance, workspaces: Sequence[str]
-) -> Iterator[WorkspaceRequestContext]:
+) -> Generator[WorkspaceRequestContext, None, None]:
     """Load a workspace as the UI does, with a code server of its own for as long as it is used.
 
     Raises:
@@ -497,7 +509,7 @@ def launch_job(
                 )
                 instance.launch_run(run.run_id, workspace)
                 return run.run_id
-    errors = [error.to_string() for error in workspace.workspace_errors()]
+    errors = [error.to_string() for error in workspace.code_location_errors()]
     raise ConfigurationError(
         "\n".join([f"The workspace has no job {job_name!r}.", *errors]), job_name
     )
@@ -507,17 +519,19 @@ def launch_job(
 
 
 @contextlib.contextmanager
-def _own_code(job: ReconstructableJob) -> Iterator[None]:
+def _own_code(job: ReconstructableJob) -> Generator[None, None, None]:
     """Make Dagster's bodies load ``job`` from this worker's workspace.
 
     They would take the run's own code pointer, with paths of the machine that it was launched on.
     """
-    original = dagster_api.recon_job_from_origin
-    dagster_api.recon_job_from_origin = lambda _origin: job
+    # Patched where the bodies look it up, a module that imports the name without exporting it.
+    bodies = cast("Any", dagster_api)
+    original = bodies.recon_job_from_origin
+    bodies.recon_job_from_origin = lambda _origin: job
     try:
         yield
     finally:
-        dagster_api.recon_job_from_origin = original
+        bodies.recon_job_from_origin = original
 
 
 def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:

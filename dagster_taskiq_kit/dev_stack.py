@@ -115,7 +115,7 @@ class DevStack:
         self.settings = TaskiqSettings.resolve({"url": url})
 
     def _create_instance(self) -> None:
-        """Create the instance's storage once: two workers that do it at once trip over each other."""
+        """Create the instance's storage first: two workers at once would trip over each other."""
         os.environ.update(self.public_environment())
         import dagster as dg
 
@@ -242,4 +242,3 @@ _WITH_INTERRUPTS = (
 
 def _worth_saying(line: str) -> bool:
     return any(word in line for word in (" WARNING ", " ERROR ", " CRITICAL ", "Error:"))
-

@@ -11,6 +11,8 @@ import socket
 from pathlib import Path
 
 import redis
+import redis.backoff
+import redis.retry
 
 from .errors import BrokerUnavailable, MissingServer
 from .process_group import ProcessGroup, wait_until
@@ -82,11 +84,13 @@ def start_embedded(group: ProcessGroup, directory: Path, port: int | None = None
         command += [f"--{name}", os.fspath(value) if isinstance(value, Path) else str(value)]
     program = group.start(command, stop_within_s=5.0)
 
+    no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+
     def answers() -> bool:
         if program.poll() is not None:
             return True
         try:
-            with redis.Redis(port=port, socket_timeout=1.0, retry=None) as client:
+            with redis.Redis(port=port, socket_timeout=1.0, retry=no_retry) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False

@@ -5,7 +5,7 @@ the environment, then from the defaults; launcher and executor work together on 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -108,11 +108,13 @@ def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
     (``dagster job execute``). Steps choose their queue and priority with the tags
     ``dagster-taskiq/queue`` and ``dagster-taskiq/priority``.
     """
-    config = context.executor_config
+    config = cast("Mapping[str, Any]", context.executor_config)
+    retries = seam.RetryMode.from_config(config["retries"])
+    assert retries is not None  # the schema lets no empty selector through
     return TaskiqExecutor(
         resolve_executor_settings(config, context.instance),
         Limits(
-            retries=seam.RetryMode.from_config(config["retries"]),
+            retries=retries,
             max_concurrent=config.get("max_concurrent"),
             tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
             step_dependency_config=seam.StepDependencyConfig.from_config(

@@ -6,6 +6,7 @@ is assumed to have worked.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -59,6 +60,17 @@ class JobWatch:
         self._task_ids: dict[str, str] = {}
         self._results: list[str] = []
         self._failures: list[str] = []
+        kinds = dg.DagsterEventType
+        self._tellers: dict[dg.DagsterEventType, Callable[[dg.DagsterEvent], None]] = {
+            kinds.STEP_WORKER_STARTING: self._note_task_id,
+            kinds.STEP_START: lambda event: self._say(f"  begins  {event.step_key}"),
+            kinds.STEP_SUCCESS: lambda event: self._say(f"  done    {event.step_key}"),
+            kinds.STEP_UP_FOR_RETRY: lambda event: self._say(f"  retries {event.step_key}"),
+            kinds.STEP_FAILURE: self._tell_failed_step,
+            kinds.RUN_FAILURE: self._note_failed_run,
+            kinds.ASSET_CHECK_EVALUATION: self._note_check,
+            kinds.ASSET_MATERIALIZATION: self._note_asset,
+        }
 
     def follow(self, check: Callable[[], None], within_s: float) -> bool:
         """Tell each step as it begins and ends, until the run is over; True when it succeeded.
@@ -73,7 +85,9 @@ class JobWatch:
             run = self._instance.get_run_by_id(self._run_id)
             finished = run is None or run.is_finished
             for event in self._log.new_events():
-                self._tell(event)
+                teller = self._tellers.get(event.event_type)
+                if teller is not None:
+                    teller(event)
             return finished
 
         if not wait_until(over, within_s, _POLL_S):
@@ -81,31 +95,27 @@ class JobWatch:
         run = self._instance.get_run_by_id(self._run_id)
         return run is not None and run.status is dg.DagsterRunStatus.SUCCESS
 
-    def _tell(self, event: dg.DagsterEvent) -> None:
-        kind, key = event.event_type, event.step_key
-        if kind is dg.DagsterEventType.STEP_WORKER_STARTING and key:
-            task_id = event.event_specific_data
-            metadata = getattr(task_id, "metadata", {})
-            if "task_id" in metadata:
-                self._task_ids[key] = str(metadata["task_id"].value)
-        elif kind is dg.DagsterEventType.STEP_START:
-            self._say(f"  begins  {key}")
-        elif kind is dg.DagsterEventType.STEP_SUCCESS:
-            self._say(f"  done    {key}")
-        elif kind is dg.DagsterEventType.STEP_UP_FOR_RETRY:
-            self._say(f"  retries {key}")
-        elif kind is dg.DagsterEventType.STEP_FAILURE:
-            self._say(f"  FAILED  {key}")
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            self._failures.append(f"{key}: {error.message.strip() if error else event.message}")
-        elif kind is dg.DagsterEventType.RUN_FAILURE:
-            self._failures.append(event.message or "The run failed.")
-        elif kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            self._results.append(_check_line(event.asset_check_evaluation_data))
-        elif event.is_step_materialization:
-            self._results.extend(_materialization_lines(event.materialization))
+    def _note_task_id(self, event: dg.DagsterEvent) -> None:
+        metadata = getattr(event.event_specific_data, "metadata", {})
+        if event.step_key and "task_id" in metadata:
+            self._task_ids[event.step_key] = str(metadata["task_id"].value)
+
+    def _tell_failed_step(self, event: dg.DagsterEvent) -> None:
+        self._say(f"  FAILED  {event.step_key}")
+        error = event.step_failure_data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        reason = error.message.strip() if error else event.message
+        self._failures.append(f"{event.step_key}: {reason}")
+
+    def _note_failed_run(self, event: dg.DagsterEvent) -> None:
+        self._failures.append(event.message or "The run failed.")
+
+    def _note_check(self, event: dg.DagsterEvent) -> None:
+        self._results.append(_check_line(event.asset_check_evaluation_data))
+
+    def _note_asset(self, event: dg.DagsterEvent) -> None:
+        self._results.extend(_materialization_lines(event.materialization))
 
     @property
     def results(self) -> Sequence[str]:
@@ -168,7 +178,7 @@ def _materialization_lines(materialization: dg.AssetMaterialization) -> Iterator
             yield f"  {name}: {value.value}"
 
 
-def _plain(value: dg.MetadataValue[object]) -> bool:
+def _plain(value: dg.MetadataValue[Any]) -> bool:
     """Return whether a metadata value can stand in a line of text."""
     plain = (dg.IntMetadataValue, dg.FloatMetadataValue, dg.TextMetadataValue, dg.PathMetadataValue)
     return isinstance(value, plain)

@@ -210,7 +210,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     def get_run_worker_debug_info(
         self,
         run: seam.DagsterRun,
-        include_container_logs: bool | None = True,  # noqa: ARG002
+        include_container_logs: bool | None = True,  # noqa: ARG002, FBT002  (Dagster's signature)
     ) -> str | None:
         """Return what the broker knows of a run's process, for Dagster's UI and logs."""
         try:

@@ -6,8 +6,9 @@ are those of an ordinary taskiq message, so any taskiq tool can read the queue.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from .errors import MessageError
 from .states import Kind
@@ -89,7 +90,6 @@ class StepMessage:
 
 
 Message = RunMessage | StepMessage
-T = TypeVar("T", RunMessage, StepMessage)
 
 
 def run_task_id(run_id: str, resume_no: int) -> str:
@@ -120,38 +120,15 @@ def encode(message: Message) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads one decoded payload, with one sentence for whatever is wrong in it."""
+def from_data(kind: Kind, data: Mapping[str, Any]) -> Message:
+    """Build a message from the plain data that ``dataclasses.asdict`` made of it.
 
-    task_id: str
-    body: dict[str, Any] = field(repr=False)
-
-    def message(self, kind: Kind) -> Message:
-        schema = str((self.body.get("labels") or {}).get("schema", ""))
-        if not schema.isdigit():
-            raise MessageError(f"Message {self.task_id} names no schema version.", self.task_id)
-        if int(schema) > SCHEMA_VERSION:
-            raise MessageError(
-                f"Message {self.task_id} is of schema {schema}, newer than this worker's "
-                f"{SCHEMA_VERSION}: update the worker.",
-                self.task_id,
-            )
-        if self.body.get("task_name") != TASK_NAMES.get(kind):
-            raise MessageError(
-                f"Message {self.task_id} asks for unknown task {self.body.get('task_name')!r}.",
-                self.task_id,
-            )
-        return self._build(RunMessage if kind is Kind.RUN else StepMessage)
-
-    def _build(self, model: type[T]) -> T:
-        try:
-            (values,) = self.body["args"]
-            return model(**{**values, "code": CodeName(**values["code"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise MessageError(
-                f"Message {self.task_id} is not a {model.__name__}: {error}.", self.task_id
-            ) from error
+    Raises:
+        TypeError: A field is missing or unknown.
+        KeyError: It names no code.
+    """
+    values: dict[str, Any] = {**data, "code": CodeName(**data["code"])}
+    return RunMessage(**values) if kind is Kind.RUN else StepMessage(**values)
 
 
 def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
@@ -162,8 +139,23 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
     """
     try:
         body = json.loads(payload)
-    except ValueError as error:
-        raise MessageError(f"Message {task_id} is not JSON: {error}.", task_id) from error
-    if not isinstance(body, dict):
-        raise MessageError(f"Message {task_id} is not a taskiq message.", task_id)
-    return _Reader(task_id, body).message(kind)
+        schema = int(body["labels"]["schema"])
+        task_name = body["task_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MessageError(
+            f"Message {task_id} is not a taskiq message of ours ({type(error).__name__}: {error}).",
+            task_id,
+        ) from error
+    if schema > SCHEMA_VERSION:
+        raise MessageError(
+            f"Message {task_id} is of schema {schema}, newer than this worker's "
+            f"{SCHEMA_VERSION}: update the worker.",
+            task_id,
+        )
+    if task_name != TASK_NAMES.get(kind):
+        raise MessageError(f"Message {task_id} asks for unknown task {task_name!r}.", task_id)
+    try:
+        (data,) = body["args"]
+        return from_data(kind, data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise MessageError(f"Message {task_id} is not a {kind.value}: {error}.", task_id) from error

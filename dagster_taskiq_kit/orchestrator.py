@@ -7,7 +7,7 @@ signal, or the next moment at which there is something to do without either.
 
 It drives Dagster's ``ActiveExecution`` as the multiprocess executor does. What is emitted and how
 retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base because
-it wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool (design, section 7).
+it wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool (design, part 7).
 """
 
 import contextlib

@@ -60,7 +60,7 @@ class ProcessGroup:
         command: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
-        output: "IO[bytes] | int | None" = None,
+        output: IO[bytes] | int | None = None,
         stop_within_s: float = 10.0,
     ) -> subprocess.Popen[Any]:
         """Start a program.
@@ -82,13 +82,6 @@ class ProcessGroup:
         self._tell(f"add {program.pid}")
         self._programs.append((program, stop_within_s))
         return program
-
-    def ended(self) -> subprocess.Popen[Any] | None:
-        """Return a program that has ended by itself, or None."""
-        for program, _ in self._programs:
-            if program.poll() is not None:
-                return program
-        return None
 
     def stop(self) -> None:
         """End every program, last started first: SIGTERM, then SIGKILL for its whole group."""

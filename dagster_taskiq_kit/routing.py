@@ -71,7 +71,7 @@ class StepRoutes:
         self._default_queue = _queue_name(inherited or settings.default_queue, "the run")
 
     def of(self, step: Tagged) -> Route:
-        """Return where a step waits: step priority plus run priority, on its own or the run's queue.
+        """Return where a step waits: on its own or the run's queue, by step plus run priority.
 
         Raises:
             ConfigurationError: A tag of the step can never work.

@@ -1,8 +1,9 @@
 """Reads one run's events, each once, in the order of the log.
 
-Invariant: an event is yielded exactly once, whatever order the database commits rows in. A row with
-a lower id can be committed after one with a higher id was read, and the cursor has passed it then;
-the orchestrator knows from the child how many outputs it wrote and asks again when some are missing.
+Invariant: an event is yielded exactly once, whatever order the database commits rows in. A row
+with a lower id can be committed after one with a higher id was read, and the cursor has passed it
+then; the orchestrator knows from the child how many outputs it wrote and asks again when some are
+missing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,6 @@ class RunLog:
         self._run_id = run_id
         self._seen: set[int] = set()
         self.cursor: str | None = None
-        self.events_read = 0
 
     def new_events(self) -> Iterator[dg.DagsterEvent]:
         """Yield every Dagster event that came into the log since the last call."""
@@ -54,7 +54,6 @@ class RunLog:
     def _unseen(
         self, records: Sequence[dg.EventLogRecord]
     ) -> Iterator[tuple[dg.DagsterEvent, float]]:
-        self.events_read += len(records)
         for record in records:
             event = record.event_log_entry.dagster_event
             if record.storage_id not in self._seen and event is not None:

@@ -134,7 +134,8 @@ class TaskiqSettings(BaseModel):
         if self.lease_s < 3 * self.renew_s:
             raise ValueError(
                 f"lease_s ({self.lease_s:g}) must be at least three times renew_s "
-                f"({self.renew_s:g}), so that one lost renewal does not cost a healthy worker its work"
+                f"({self.renew_s:g}), so that one lost renewal does not cost a healthy worker "
+                "its work"
             )
         return self
 
@@ -165,8 +166,9 @@ class TaskiqSettings(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
+            findings = "; ".join(_sentence(cls, item, given) for item in error.errors())
             raise ConfigurationError(
-                f"Bad {where}: {'; '.join(_sentence(cls, item, given) for item in error.errors())}.",
+                f"Bad {where}: {findings}.",
                 ".".join(str(part) for part in error.errors()[0]["loc"]) or None,
             ) from None
 

@@ -1,7 +1,8 @@
 """Makes a signal end a wait.
 
-Invariant: under Dagster's ``capture_interrupts`` a signal only sets a flag, and a blocking read goes
-on; the wake-up descriptor becomes readable at that moment, so whoever selects on it loses no time.
+Invariant: under Dagster's ``capture_interrupts`` a signal only sets a flag, and a blocking read
+goes on; the wake-up descriptor becomes readable at that moment, so whoever selects on it loses no
+time.
 """
 
 import contextlib

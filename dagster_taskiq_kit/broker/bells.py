@@ -6,14 +6,14 @@ missed ring costs the orchestrator one slow poll, never a step.
 
 import json
 import select
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.exceptions
 
-from ..errors import BrokerUnavailable
 from ..states import State
 from .connection import SyncConnection, translate
 from .scripts import text
@@ -78,14 +78,16 @@ class Bell:
         if listening is None:
             # One long-lived read at a time stays open on this connection; a wake-up by another
             # descriptor leaves it open, and the next wait goes on listening to it.
-            listening = self._listening = self._broker.client.connection_pool.make_connection()
+            made = self._broker.client.connection_pool.make_connection()
+            listening = self._listening = cast("redis.Connection", made)
             listening.connect()
             listening.send_command(
                 "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
             )
-        socket = listening._sock
+        # redis-py shows the socket under no public name, and only select waits for others as well.
+        listening_socket = cast("socket.socket", listening._sock)
         if not listening.can_read(0):
-            select.select([socket, *also], [], [], max(0.0, timeout_s))
+            select.select([listening_socket, *also], [], [], max(0.0, timeout_s))
             if not listening.can_read(0):
                 return []
         answer = listening.read_response()
@@ -111,6 +113,3 @@ class Bell:
         if self._listening is not None:
             self._listening.disconnect()
             self._listening = None
-
-
-__all__ = ["Bell", "BrokerUnavailable", "Ring"]

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -40,6 +40,12 @@ def connection_options(settings: TaskiqSettings) -> dict[str, Any]:
         "protocol": 2,
         "client_name": "dagster-taskiq-kit",
     } | ({} if (settings.url or "").startswith("unix:") else {"socket_keepalive": True})
+
+
+def blocking_client(settings: TaskiqSettings) -> redis.asyncio.Redis:
+    """Return a client for commands that block on the server; who uses it bounds the wait."""
+    options: dict[str, Any] = connection_options(settings) | {"socket_timeout": None}
+    return redis.asyncio.Redis.from_url(settings.require_url(), **options)
 
 
 def translate(url: str, error: Exception) -> BrokerError:
@@ -149,7 +155,7 @@ class AsyncConnection:
         pool: Connection pool to share, such as a taskiq broker's; default one of its own.
     """
 
-    def __init__(self, settings: TaskiqSettings, pool: "Any | None" = None) -> None:
+    def __init__(self, settings: TaskiqSettings, pool: Any | None = None) -> None:
         self.settings = settings
         self.url = settings.require_url()
         self.keys = Keys(settings.namespace)
@@ -165,14 +171,12 @@ class AsyncConnection:
         async def once() -> T:
             script = load_script(call.script)
             try:
-                answer = await cast(
-                    "Awaitable[Any]",
-                    self.client.evalsha(script.sha, 1, self.keys.prefix, *call.arguments),
+                answer = await self.client.evalsha(
+                    script.sha, 1, self.keys.prefix, *call.arguments
                 )
             except redis.exceptions.NoScriptError:
-                answer = await cast(
-                    "Awaitable[Any]",
-                    self.client.eval(script.source, 1, self.keys.prefix, *call.arguments),
+                answer = await self.client.eval(
+                    script.source, 1, self.keys.prefix, *call.arguments
                 )
             return call.read(answer)
 

@@ -8,7 +8,7 @@ nothing else.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ..states import Kind, State, band_of_priority
 from .connection import SyncConnection
@@ -172,11 +172,20 @@ def claim(
 
 
 Verdict = Literal["ok", "cancelled", "revoked"]
+Requeued = Literal["queued", "refused", "revoked"]
+
+
+def _verdict(answer: Any) -> Verdict:
+    return cast("Verdict", text(answer))
+
+
+def _requeued(answer: Any) -> Requeued:
+    return cast("Requeued", text(answer))
 
 
 def begin(task_id: str, token: str, outcome_ttl_s: int) -> Call[Verdict]:
     """Ask whether a claimed message may begin; nothing of the user's runs before it says ok."""
-    return Call("begin", [task_id, token, str(outcome_ttl_s)], text)  # type: ignore[arg-type]
+    return Call("begin", [task_id, token, str(outcome_ttl_s)], _verdict)
 
 
 def finish(
@@ -198,12 +207,12 @@ def finish(
         dead_letter: Why its payload shall go to the dead letters; '' for not.
     """
     arguments = [task_id, token, outcome.value, json.dumps(detail), str(outcome_ttl_s), dead_letter]
-    return Call("finish", arguments, text)  # type: ignore[arg-type]
+    return Call("finish", arguments, _verdict)
 
 
 def requeue(
     task_id: str, token: str, reason: str, outcome_ttl_s: int, *, counts: bool
-) -> Call[Literal["queued", "refused", "revoked"]]:
+) -> Call[Requeued]:
     """Give a claimed message, or a run that is to be resumed elsewhere, back to its queue.
 
     Args:
@@ -214,7 +223,7 @@ def requeue(
         counts: Whether this delivery counts; a drain's does not.
     """
     limit = str(MAX_DELIVERIES if counts else 0)
-    return Call("requeue", [task_id, token, limit, reason, str(outcome_ttl_s)], text)  # type: ignore[arg-type]
+    return Call("requeue", [task_id, token, limit, reason, str(outcome_ttl_s)], _requeued)
 
 
 def cancel(run_id: str, *, whole_run: bool, outcome_ttl_s: int) -> Call[Cancelled]:
@@ -229,11 +238,11 @@ def cancel(run_id: str, *, whole_run: bool, outcome_ttl_s: int) -> Call[Cancelle
     return Call("cancel", arguments, lambda answer: Cancelled(*(int(part) for part in answer)))
 
 
-def read_record(task_id: str, flat: Mapping[bytes, bytes]) -> Record | None:
+def read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record | None:
     """Read the hash of a record, as HGETALL gives it; None when there is none."""
     if not flat:
         return None
-    fields = {text(name): text(value) for name, value in flat.items() if name != b"payload"}
+    fields = {text(name): text(value) for name, value in flat.items() if text(name) != "payload"}
 
     def stamp(name: str) -> int | None:
         return int(fields[name]) if name in fields else None

@@ -56,7 +56,7 @@ def _legal_transitions() -> str:
 
 
 def _lua_file(name: str) -> str:
-    return (resources.files(__package__) / "scripts" / f"{name}.lua").read_text()
+    return (resources.files(__package__ or "") / "scripts" / f"{name}.lua").read_text()
 
 
 @cache

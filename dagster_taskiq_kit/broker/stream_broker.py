@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis.asyncio
 import redis.exceptions
 from taskiq import AckableMessage
 from taskiq.message import BrokerMessage
@@ -23,7 +22,7 @@ from ..errors import BrokerUnavailable, ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
 from ..states import Kind
 from . import records
-from .connection import AsyncConnection, connection_options
+from .connection import AsyncConnection, blocking_client, connection_options
 from .records import Delivery
 
 #: Every tenth claim of a lane takes the longest-waiting message of all, so that nothing starves.
@@ -128,10 +127,7 @@ class PriorityStreamBroker(BaseRedisBroker):
             raise ConfigurationError("This broker only sends: it was made without a lane.")
         claims = 0
         token = secrets.token_hex(8)
-        doorbell = redis.asyncio.Redis.from_url(
-            self.records.url,
-            **(connection_options(self.settings) | {"socket_timeout": None}),
-        )
+        doorbell = blocking_client(self.settings)
         try:
             while True:
                 claim = records.claim(

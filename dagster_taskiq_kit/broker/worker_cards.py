@@ -48,7 +48,7 @@ class WorkerCard:
     state: str = "alive"
     busy_slots: int = 0
     busy_run_slots: int = 0
-    executing: Sequence[str] = field(default_factory=tuple)
+    executing: Sequence[str] = field(default_factory=list)
     version: str = __version__
 
     def to_json(self) -> str:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def dev(
 
 
 @contextmanager
-def _until_told() -> Iterator[threading.Event]:
+def _until_told() -> Generator[threading.Event, None, None]:
     """Turn the first SIGINT or SIGTERM into an event; a second one interrupts."""
     told = threading.Event()
 

@@ -1,8 +1,8 @@
 """The child: the process in which a run or a step really executes, used once.
 
 Invariant: this is the only file that runs user code, and it does so only after the worker answered
-``go`` for this message (``claimed -> running``). While the child lives, only it writes events of its
-step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
+``go`` for this message (``claimed -> running``). While the child lives, only it writes events of
+its step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
 """
 
 import os
@@ -14,8 +14,8 @@ import dagster as dg
 
 from .. import dagster_seam as seam
 from ..errors import CodeError
-from ..messages import CodeName, RunMessage, StepMessage
-from ..states import State
+from ..messages import Message, RunMessage, StepMessage, from_data
+from ..states import Kind, State
 from .place import Place
 from .process import leave
 from .wire import Wire
@@ -45,7 +45,7 @@ def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -
     if packet is None:
         os._exit(0)
     try:
-        message = _message(packet)
+        message = from_data(Kind(packet["kind"]), packet["message"])
         outcome, detail = _execute(code, instance, wire, message, Place(**packet["place"]))
         wire.send(op="done", outcome=outcome.value, detail=dict(detail))
     except NotAllowed:
@@ -60,11 +60,6 @@ def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -
         leave()
 
 
-def _message(packet: Mapping[str, Any]) -> RunMessage | StepMessage:
-    values = {**packet["message"], "code": CodeName(**packet["message"]["code"])}
-    return RunMessage(**values) if packet["kind"] == "run" else StepMessage(**values)
-
-
 def _wait_for_go(wire: Wire) -> None:
     answer = wire.receive()
     if answer is None or answer["op"] != "go":
@@ -75,7 +70,7 @@ def _execute(
     code: seam.LoadedCode,
     instance: dg.DagsterInstance,
     wire: Wire,
-    message: RunMessage | StepMessage,
+    message: Message,
     place: Place,
 ) -> Outcome:
     with seam.capture_interrupts():

@@ -67,7 +67,7 @@ class Deliveries:
         return sum(held.delivery.kind in kinds for held in self._held.values())
 
     async def execute(self, delivery: Delivery) -> None:
-        """Execute one delivery to its end; returns when its process is gone and its record ended."""
+        """Execute one delivery to its end: its process is gone then, and its record ended."""
         try:
             message = messages.decode(delivery.task_id, delivery.kind, delivery.payload)
             server = self._server_for(message)
@@ -108,8 +108,9 @@ class Deliveries:
                 held.began = verdict == "ok"
                 held.over = verdict != "ok"
                 held.server.answer(held.execution.key, go=verdict == "ok")
-            elif packet["op"] == "done" and not held.over:
-                # Said before the process is gone, so that the run goes on while it takes itself down.
+            elif packet["op"] == "done" and held.began and not held.over:
+                # Said before the process is gone, so that the run goes on while it takes itself
+                # down.
                 held.ending = True
                 await self._finish(delivery, State(packet["outcome"]), packet["detail"])
                 held.over = True

@@ -4,9 +4,9 @@ Invariant: it is single-threaded, runs no user code after the import, and holds 
 when it forks. A child's death is known from ``waitpid`` and nothing else. When the worker's end of
 the wire is gone, every process group it made is killed and it leaves.
 
-*Warm*: it imports Dagster and the user's code once, makes and warms one instance, rehearses a step,
-and forks children ahead of need; a child inherits all of that. *Cold*: for code that leaves a thread
-running after its import, or wants another interpreter, it is the parent of children that are
+*Warm*: it imports Dagster and the user's code once, makes and warms one instance, rehearses a
+step, and forks children ahead of need; a child inherits all of that. *Cold*: for code that leaves a
+thread running after its import, or wants another interpreter, it is the parent of children that are
 started as fresh processes and import for themselves; the protocol is the same.
 
 What each saving is worth and its trap: ``step_budget.md``.
@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import CodeLoadFailed
@@ -43,14 +44,12 @@ class Child:
         wire: To it.
         key: The delivery it works on; None while it waits.
         since_s: Monotonic time of its fork.
-        report: What it said before it ended.
     """
 
     pid: int
     wire: Wire
     key: str | None = None
     since_s: float = field(default_factory=time.monotonic)
-    report: Mapping[str, Any] | None = None
 
 
 class ForkServer:
@@ -107,10 +106,11 @@ class ForkServer:
         operation = packet["op"]
         if operation == "start":
             child = self._take_spare()
-            child.key = packet["key"]
-            self._by_key[child.key] = child
+            key: str = packet["key"]
+            child.key = key
+            self._by_key[key] = child
             self._last_start_s = time.monotonic()
-            self._worker.send(op="started", key=child.key, pid=child.pid)
+            self._worker.send(op="started", key=key, pid=child.pid)
             child.wire.send(**packet)
         elif operation in ("go", "stop"):
             child = self._by_key.get(packet["key"])
@@ -157,8 +157,6 @@ class ForkServer:
     def _hear(self, child: Child) -> None:
         try:
             for packet in child.wire.arrived():
-                if packet["op"] == "done":
-                    child.report = packet
                 self._worker.send(**packet, key=child.key)
         except EOFError:
             self._selector.unregister(child.wire)
@@ -277,7 +275,7 @@ def _load(location: str) -> tuple[Any, Any]:
 
 
 def _threads() -> int:
-    return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 2
+    return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 2
 
 
 def _main_server(worker: Wire, location: str, *, cold: bool) -> None:

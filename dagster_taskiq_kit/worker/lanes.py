@@ -1,7 +1,7 @@
 """A lane: the taskiq receiver of one worker for one kind of work.
 
-Invariant: the receiver asks the broker for a message only when it has a slot free for it, and a slot
-is free again only when the child's process is gone.
+Invariant: the receiver asks the broker for a message only when it has a slot free for it, and a
+slot is free again only when the child's process is gone.
 """
 
 from collections.abc import Awaitable, Callable
@@ -42,7 +42,7 @@ class LaneReceiver(Receiver):
     async def callback(
         self,
         message: bytes | AckableMessage,
-        raise_err: bool = False,  # noqa: ARG002
+        raise_err: bool = False,  # noqa: ARG002, FBT002  (taskiq's signature)
     ) -> Any:
         """Execute one message in a child; user code never runs in this process."""
         if isinstance(message, DeliveredMessage):

@@ -13,12 +13,12 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import redis.asyncio
 import redis.exceptions
 
 from ..broker import worker_cards
-from ..broker.connection import AsyncConnection, connection_options
+from ..broker.connection import AsyncConnection, blocking_client
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..dagster_seam import CodeLocation
@@ -132,9 +132,10 @@ class Worker:
             await asyncio.wait([stopping, *lanes], return_when=asyncio.FIRST_COMPLETED)
             await self._drain(lanes)
         finally:
-            for task in (*background, stopping):
+            stopping.cancel()
+            for task in background:
                 task.cancel()
-            await asyncio.gather(*background, stopping, return_exceptions=True)
+            await asyncio.gather(*background, return_exceptions=True)
             with contextlib.suppress(BrokerUnavailable):
                 await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
 
@@ -198,13 +199,12 @@ class Worker:
 
     async def _hear_orders(self) -> None:
         """Obey orders as they are given; the heartbeat repeats what is missed here."""
-        options = connection_options(self._settings) | {"socket_timeout": None}
-        client = redis.asyncio.Redis.from_url(self._settings.require_url(), **options)
+        client = blocking_client(self._settings)
         stream = self._transitions.keys.name("orders", self.worker_id)
         last_id = "0-0"
         while True:
             try:
-                answer = await asyncio.wait_for(
+                answer: Any = await asyncio.wait_for(
                     client.xread({stream: last_id}, block=_ORDERS_WAIT_MS),
                     _ORDERS_WAIT_MS / 1000 + self._settings.command_timeout_s,
                 )

@@ -1,0 +1,44 @@
+"""``python -m benchmarks``: measures, prints the report, and fails only if a run failed.
+
+Invariant: whatever ends it, a signal included, everything that it started ends with it.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from . import report
+from .rounds import run_rounds
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compares the kit with Dagster's in-process executor and dagster-celery, on "
+        "one PostgreSQL and one Valkey, which it starts and ends itself.",
+    )
+    parser.add_argument("-n", "--rounds", type=int, default=3, help="repetitions (default: 3)")
+    parser.add_argument("--peers", action="store_true", help="the multiprocess executor too: slow")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE too")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
+    figures = run_rounds(Path(sys.executable), options.rounds, peers=options.peers)
+    print(report.text(figures))
+    if options.json is not None:
+        rows = report.medians(figures)
+        everything = {
+            "figures": [asdict(each) for each in figures],
+            "medians": [asdict(row) for row in rows],
+            "verdicts": [asdict(verdict) for verdict in report.verdicts(rows)],
+        }
+        options.json.write_text(json.dumps(everything, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Who is compared, and how each one's workers are started.
+
+Invariant: contenders differ in executor, interpreter and worker only; each has a database and a
+``DAGSTER_HOME`` of its own on the same servers.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dagster_taskiq_kit.process_group import ProcessGroup, wait_until
+
+from . import jobs
+from .servers import Postgres
+
+ROOT = Path(__file__).resolve().parent.parent
+_READY_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One executor, ready to execute runs.
+
+    Args:
+        name: What it is called, also in its database's name.
+        python: The interpreter of its environment.
+        environment: The environment variables of its orchestrator and of its worker.
+        process_ids: Its worker, if it has one.
+    """
+
+    name: str
+    python: Path
+    environment: dict[str, str]
+    process_ids: Sequence[int] = ()
+
+
+def prepare(
+    name: str, python: Path, postgres: Postgres, valkey_url: str, directory: Path
+) -> Contender:
+    """Make a contender's database and its ``DAGSTER_HOME``."""
+    home = directory / name
+    home.mkdir()
+    instance = {
+        "storage": {"postgres": {"postgres_url": postgres.create_database(f"bench_{name}")}},
+        "telemetry": {"enabled": False},
+    }
+    # JSON is YAML.
+    (home / "dagster.yaml").write_text(json.dumps(instance))
+    environment = {
+        **os.environ,
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
+        ),
+        "DAGSTER_HOME": str(home),
+        jobs.EXECUTOR: name,
+    }
+    if name == "taskiq":
+        environment["DAGSTER_TASKIQ_URL"] = f"{valkey_url}/0"
+    if name == "celery":
+        environment[jobs.CELERY_URL] = f"{valkey_url}/1"
+    return Contender(name, python, environment)
+
+
+def start_worker(contender: Contender, group: ProcessGroup) -> Contender:
+    """Start the worker of a contender that has one, and wait until it is ready.
+
+    Raises:
+        SystemExit: It is not ready in time, or ended.
+    """
+    home = Path(contender.environment["DAGSTER_HOME"])
+    if contender.name == "taskiq":
+        command, sign = _taskiq_worker(), "is ready"
+    elif contender.name == "celery":
+        command, sign = _celery_worker(contender, home), " ready."
+    else:
+        return contender
+    log_file = home / "worker.log"
+    with log_file.open("wb") as log:
+        program = group.start(command, environment=contender.environment, output=log)
+
+    def decided() -> bool:
+        return program.poll() is not None or sign in log_file.read_text()
+
+    if not wait_until(decided, _READY_WITHIN_S) or program.poll() is not None:
+        raise SystemExit(f"The worker of {contender.name} is not ready:\n{log_file.read_text()}")
+    return replace(contender, process_ids=[program.pid])
+
+
+def _taskiq_worker() -> list[str]:
+    return [
+        sys.executable, "-m", "dagster_taskiq_kit", "worker", "start", "-m", jobs.__name__,
+        "--working-directory", str(ROOT), "--slots", str(jobs.SLOTS), "--run-slots", "1",
+        "-q", "default",
+    ]  # fmt: skip
+
+
+def _celery_worker(contender: Contender, home: Path) -> list[str]:
+    url = contender.environment[jobs.CELERY_URL]
+    config = home / "celery.yaml"
+    config.write_text(json.dumps({"execution": {"config": {"broker": url, "backend": url}}}))
+    return [
+        str(contender.python.parent / "dagster-celery"), "worker", "start",
+        "-A", "dagster_celery.app", "-y", str(config), "--", f"--concurrency={jobs.SLOTS}",
+    ]  # fmt: skip

@@ -1,0 +1,56 @@
+"""What is measured of one run, and how it is read from the run's event log.
+
+Invariant: wall time goes from RUN_START to RUN_SUCCESS by the log's own timestamps, so starting an
+interpreter and importing Dagster count for nobody.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One run of one contender.
+
+    Args:
+        contender: Who executed it.
+        job: Which job.
+        steps: How many steps it has.
+        wall_s: From RUN_START to RUN_SUCCESS.
+        gap_s: Median time from a step's end to the next one's start; of the chain only.
+        cpu_s: CPU of every process that takes part, both servers included.
+        sessions: PostgreSQL sessions that were opened.
+        other_load: Share of the machine that other work used meanwhile.
+    """
+
+    contender: str
+    job: str
+    steps: int
+    wall_s: float
+    gap_s: float | None
+    cpu_s: float
+    sessions: int
+    other_load: float
+
+
+def steps_wall_gap(
+    entries: Sequence[dg.EventLogEntry], *, serial: bool
+) -> tuple[int, float, float | None]:
+    """Return number of steps, wall seconds and median gap in seconds of a run.
+
+    Args:
+        entries: The run's event log.
+        serial: Whether its steps form a chain; else there is no gap to speak of.
+    """
+    at_s: dict[dg.DagsterEventType, list[float]] = {}
+    for entry in entries:
+        if entry.dagster_event is not None:
+            at_s.setdefault(entry.dagster_event.event_type, []).append(entry.timestamp)
+    starts_s = sorted(at_s[dg.DagsterEventType.STEP_START])
+    ends_s = sorted(at_s[dg.DagsterEventType.STEP_SUCCESS])
+    wall_s = at_s[dg.DagsterEventType.RUN_SUCCESS][0] - at_s[dg.DagsterEventType.RUN_START][0]
+    gaps_s = [start - end for end, start in zip(ends_s, starts_s[1:], strict=False)]
+    return len(ends_s), wall_s, statistics.median(gaps_s) if serial else None

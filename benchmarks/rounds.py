@@ -1,0 +1,114 @@
+"""The runs, in turns: every contender once a round, so that what disturbs one disturbs all.
+
+Invariant: before the first round every contender has executed a job that is not measured.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dagster_taskiq_kit.process_group import ProcessGroup
+
+from .celery_environment import celery_python
+from .contenders import ROOT, Contender, prepare, start_worker
+from .figures import Figures
+from .servers import start_postgres, start_valkey
+
+JOBS = ("chain", "fan")
+_RUN_WITHIN_S = 900.0
+
+
+def run_rounds(python: Path, rounds: int, *, peers: bool) -> Sequence[Figures]:
+    """Start everything, execute all rounds, end everything.
+
+    Args:
+        python: The interpreter of this project's environment.
+        rounds: How often each contender executes each job.
+        peers: Whether the multiprocess executor takes part; in the first round only, being slow.
+
+    Raises:
+        SystemExit: A server or worker did not start, or a run failed.
+    """
+    pythons = {
+        "taskiq": python,
+        "in_process": python,
+        "celery": celery_python(ROOT / ".venv-celery"),
+    }
+    if peers:
+        pythons["multiprocess"] = python
+    # PostgreSQL may run as another user, who has to come through to its data.
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as name, ProcessGroup() as group:
+        directory = Path(name)
+        directory.chmod(0o755)
+        postgres = start_postgres(group, directory / "postgres")
+        valkey_id, valkey_url = start_valkey(group, directory / "valkey")
+        contenders = [
+            start_worker(prepare(name, path, postgres, valkey_url, directory), group)
+            for name, path in pythons.items()
+        ]
+        execution = _Execution(directory, postgres.admin_url, [postgres.process_id, valkey_id])
+        for contender in contenders:
+            execution.of(contender, "warm_up")
+        return [
+            execution.of(contender, job)
+            for number in range(rounds)
+            for job in JOBS
+            for contender in contenders
+            if contender.name != "multiprocess" or number == 0
+        ]
+
+
+class _Execution:
+    """Executes single runs, each with an orchestrator of its own.
+
+    Args:
+        directory: For logs and results.
+        admin_url: Where PostgreSQL's statistics are read.
+        servers: Process ids of the servers.
+    """
+
+    def __init__(self, directory: Path, admin_url: str, servers: Sequence[int]) -> None:
+        self._directory = directory
+        self._admin_url = admin_url
+        self._servers = servers
+
+    def of(self, contender: Contender, job: str) -> Figures:
+        """Execute a job once and return what was measured."""
+        result_file, log_file = self._directory / "result.json", self._directory / "run.log"
+        result_file.unlink(missing_ok=True)
+        trees = [*self._servers, *contender.process_ids]
+        with log_file.open("wb") as log:
+            program = subprocess.Popen(
+                [
+                    str(contender.python), "-m", "benchmarks.orchestrate", contender.name, job,
+                    str(result_file), self._admin_url, *map(str, trees),
+                ],
+                env=contender.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                exit_code: int | str = program.wait(_RUN_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                exit_code = f"no end within {_RUN_WITHIN_S:g} s"
+            finally:
+                if program.poll() is None:
+                    os.killpg(program.pid, signal.SIGKILL)
+                    program.wait()
+        if exit_code != 0:
+            end = "\n".join(log_file.read_text(errors="replace").splitlines()[-60:])
+            raise SystemExit(f"{job} on {contender.name} failed ({exit_code}):\n{end}")
+        figures = Figures(**json.loads(result_file.read_text()))
+        print(
+            f"{job:8} {contender.name:13} {figures.wall_s:7.2f} s wall {figures.cpu_s:7.2f} s CPU"
+            f"  (other work: {figures.other_load:.0%} of the machine)",
+            flush=True,
+        )
+        return figures

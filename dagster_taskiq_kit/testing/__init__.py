@@ -1,0 +1,9 @@
+"""A real fleet for tests: broker, instance and workers, for a user's own tests as for ours.
+
+Invariant: everything is real (a Valkey, worker processes, the instance's own storage), listens on
+127.0.0.1 only, and ends with the test, also when the test process is killed.
+"""
+
+from .fleet import Fleet
+
+__all__ = ["Fleet"]

