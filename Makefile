@@ -20,7 +20,7 @@ check: ## format, lint, types
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/pyright
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 bench: ## the comparison with Dagster's executors and dagster-celery
 	@$(PYTHON) tools/setup_venv.py $(VENV) test

@@ -33,6 +33,8 @@ def celery_python(venv: Path) -> Path:
     if stamp.exists() and stamp.read_text() == wanted:
         return python
     print(f"Installing dagster-celery into {venv.name} (once; a minute) ...", flush=True)
+    venv.mkdir(exist_ok=True)
+    (venv / ".gitignore").write_text("*\n")
     for command in (
         [sys.executable, "-m", "venv", str(venv)],
         [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",

@@ -66,7 +66,8 @@ def measure(
 def _sessions(admin: Any, database: str) -> int:
     with admin.cursor() as cursor:
         cursor.execute("select sessions from pg_stat_database where datname = %s", [database])
-        return int(cursor.fetchone()[0])
+        row = cursor.fetchone()
+        return int(row[0]) if row else 0
 
 
 def main() -> None:

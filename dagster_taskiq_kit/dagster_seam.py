@@ -546,7 +546,7 @@ def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:
         )
 
     where = {name: dg.MetadataValue.text(value) for name, value in metadata.items()}
-    dg.DagsterEvent.step_worker_started = staticmethod(step_worker_started)  # type: ignore[method-assign]
+    dg.DagsterEvent.step_worker_started = staticmethod(step_worker_started)
 
 
 def step_events(

@@ -7,6 +7,7 @@ input through its arguments alone, so it may run in any process on any worker th
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -14,7 +15,7 @@ from . import delays, nyc_flights, report
 from .delays import DelayGroup
 
 
-class FlightData(dg.ConfigurableResource):
+class FlightData(dg.ConfigurableResource["FlightData"]):
     """Where the demo keeps its files, and which month to lose on purpose.
 
     Set `DEMO_DROP_MONTH` to 1..12 where the steps run and the first step leaves that month's
@@ -72,7 +73,7 @@ def departure_delays() -> list[DelayGroup]:
 
 
 @dg.asset(group_name="demo", kinds={"matplotlib"})
-def flight_delay_report(departure_delays: list[DelayGroup]) -> dg.MaterializeResult:
+def flight_delay_report(departure_delays: list[DelayGroup]) -> dg.MaterializeResult[Any]:
     """The delays as a plot and tables; published only if the checks on their totals hold."""
     plot = report.as_markdown_image(report.draw_delays(departure_delays), "Mean departure delay")
     tables = {

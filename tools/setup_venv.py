@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = (3, 10), (3, 13)
 
 
-def main():
+def main() -> None:
     """Create or update the environment."""
     venv, extra = pathlib.Path(sys.argv[1]), sys.argv[2]
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
@@ -59,7 +59,7 @@ def main():
     stamp.write_text(wanted.hexdigest())
 
 
-def run(command, sentence):
+def run(command: "list[str]", sentence: str) -> None:
     """Run a command; if it fails, end with a sentence."""
     if subprocess.call(command, cwd=str(ROOT)) != 0:
         raise SystemExit(sentence)

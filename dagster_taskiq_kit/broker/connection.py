@@ -171,13 +171,9 @@ class AsyncConnection:
         async def once() -> T:
             script = load_script(call.script)
             try:
-                answer = await self.client.evalsha(
-                    script.sha, 1, self.keys.prefix, *call.arguments
-                )
+                answer = await self.client.evalsha(script.sha, 1, self.keys.prefix, *call.arguments)
             except redis.exceptions.NoScriptError:
-                answer = await self.client.eval(
-                    script.source, 1, self.keys.prefix, *call.arguments
-                )
+                answer = await self.client.eval(script.source, 1, self.keys.prefix, *call.arguments)
             return call.read(answer)
 
         return await self.attempt(once, give_up_s)

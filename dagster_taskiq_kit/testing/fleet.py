@@ -133,7 +133,7 @@ class Fleet:
             self.wait_for(
                 lambda: worker.poll() is not None or self._is_ready(worker.pid),
                 f"worker {number} to be ready",
-                lambda: log.read_text(),
+                log.read_text,
             )
             if worker.poll() is not None:
                 raise FleetError(f"Worker {number} ended:\n{log.read_text()}")
@@ -166,7 +166,7 @@ class Fleet:
             run = self.instance.get_run_by_id(run_id)
             return run is not None and run.is_finished
 
-        self.wait_for(over, f"run {run_id} to end", lambda: "\n".join(self.said(run_id)))
+        self.wait_for(over, f"run {run_id} to end", lambda: "\n".join(self.said(run_id)), within_s)
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
         return run
