@@ -36,6 +36,16 @@ class Contender:
     environment: dict[str, str]
     process_ids: Sequence[int] = ()
 
+    @property
+    def home(self) -> Path:
+        """Its ``DAGSTER_HOME``."""
+        return Path(self.environment["DAGSTER_HOME"])
+
+    @property
+    def worker_log(self) -> Path:
+        """Where its worker's output goes, if it has one."""
+        return self.home / "worker.log"
+
 
 def prepare(
     name: str, python: Path, postgres: Postgres, valkey_url: str, directory: Path
@@ -71,14 +81,13 @@ def start_worker(contender: Contender, group: ProcessGroup) -> Contender:
     Raises:
         SystemExit: It is not ready in time, or ended.
     """
-    home = Path(contender.environment["DAGSTER_HOME"])
     if contender.name == "taskiq":
         command, sign = _taskiq_worker(), "is ready"
     elif contender.name == "celery":
-        command, sign = _celery_worker(contender, home), " ready."
+        command, sign = _celery_worker(contender), " ready."
     else:
         return contender
-    log_file = home / "worker.log"
+    log_file = contender.worker_log
     with log_file.open("wb") as log:
         program = group.start(command, environment=contender.environment, output=log)
 
@@ -98,9 +107,9 @@ def _taskiq_worker() -> list[str]:
     ]  # fmt: skip
 
 
-def _celery_worker(contender: Contender, home: Path) -> list[str]:
+def _celery_worker(contender: Contender) -> list[str]:
     url = contender.environment[jobs.CELERY_URL]
-    config = home / "celery.yaml"
+    config = contender.home / "celery.yaml"
     config.write_text(json.dumps({"execution": {"config": {"broker": url, "backend": url}}}))
     return [
         str(contender.python.parent / "dagster-celery"), "worker", "start",

@@ -1,7 +1,7 @@
 """The work: what every contender executes.
 
 Invariant: imported by every contender in its own environment, so it needs Dagster and the
-contender's executor and nothing else; a step does nothing, so what is measured is what a step costs.
+contender's executor and nothing else. A step does nothing: what is measured is what a step costs.
 """
 
 import os

@@ -66,8 +66,7 @@ def measure(
 def _sessions(admin: Any, database: str) -> int:
     with admin.cursor() as cursor:
         cursor.execute("select sessions from pg_stat_database where datname = %s", [database])
-        row = cursor.fetchone()
-        return int(row[0]) if row else 0
+        return int(cursor.fetchone()[0])
 
 
 def main() -> None:

@@ -133,9 +133,8 @@ def text(figures: Sequence[Figures]) -> str:
         met = "met" if verdict.met else "NOT MET"
         lines.append(f"| {verdict.figure} | {verdict.target} | {verdict.measured} | {met} |")
     loads = [each.other_load for each in figures]
-    lines += [
-        "",
-        f"Medians. Other work used {statistics.median(loads):.0%} of the machine "
-        f"(at most {max(loads):.0%}) meanwhile.",
-    ]
+    lines.append(
+        f"\nMedians. Other work used {statistics.median(loads):.0%} of the machine "
+        f"(at most {max(loads):.0%}) meanwhile."
+    )
     return "\n".join(lines)

@@ -103,8 +103,8 @@ class _Execution:
                     os.killpg(program.pid, signal.SIGKILL)
                     program.wait()
         if exit_code != 0:
-            end = "\n".join(log_file.read_text(errors="replace").splitlines()[-60:])
-            raise SystemExit(f"{job} on {contender.name} failed ({exit_code}):\n{end}")
+            ends = "\n".join(_end(path) for path in (log_file, contender.worker_log))
+            raise SystemExit(f"{job} on {contender.name} failed ({exit_code}):\n{ends}")
         figures = Figures(**json.loads(result_file.read_text()))
         print(
             f"{job:8} {contender.name:13} {figures.wall_s:7.2f} s wall {figures.cpu_s:7.2f} s CPU"
@@ -112,3 +112,12 @@ class _Execution:
             flush=True,
         )
         return figures
+
+
+def _end(log_file: Path) -> str:
+    """Return the last lines of a log; nothing if there is none."""
+    if not log_file.exists():
+        return ""
+    return "\n".join(
+        [f"-- {log_file.name}", *log_file.read_text(errors="replace").splitlines()[-40:]]
+    )

@@ -15,13 +15,21 @@ from pathlib import Path
 
 import psycopg2
 import redis
+
 from dagster_taskiq_kit.embedded import free_port, start_embedded
 from dagster_taskiq_kit.process_group import ProcessGroup, wait_until
 
 _START_WITHIN_S = 30.0
 _USERS_WITHOUT_RIGHTS = ("postgres", "pgserver", "nobody")
 #: Becomes another user, then the program: PostgreSQL refuses to run as root.
-_AS_USER = "import os, sys; os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1])); os.execv(sys.argv[3], sys.argv[3:])"
+_AS_USER = """
+import os, sys
+user, group, *command = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(group))
+os.setuid(int(user))
+os.execv(command[0], command)
+"""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import dagster as dg
 
 from .broker import records
 from .broker.connection import SyncConnection
-from .cli.status import table
 from .process_group import wait_until
 from .run_log import RunLog
+from .text_table import table
 
 _POLL_S = 0.1
 _MAX_TABLE_ROWS = 10

@@ -1,4 +1,4 @@
-"""Real servers for every test that needs one: a Valkey for the session, a PostgreSQL for the session.
+"""Real servers for every test that needs one: a Valkey and a PostgreSQL for the session.
 
 Each test gets a namespace, and each PostgreSQL instance a database, of its own.
 """

@@ -10,6 +10,7 @@ import click
 from ..broker.connection import SyncConnection
 from ..health.snapshot import Snapshot, read_snapshot
 from ..settings import TaskiqSettings
+from ..text_table import table
 from .main import broker_options, given
 
 
@@ -76,17 +77,6 @@ def as_text(snapshot: Snapshot) -> Sequence[str]:
     heads = ("WORKER", "STATE", "SLOTS", "RUN SLOTS", "LEASE", "QUEUES", "CODE")
     lines += ["", *(table(heads, workers) or ["No worker is registered."])]
     return [*lines, "", *(table(("EXECUTING", "WORKER"), executing) or ["Nothing executes."])]
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return rows as aligned lines under their heads; nothing when there are no rows."""
-    if not rows:
-        return []
-    cells = [heads, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-    return [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]
 
 
 def _duration(seconds: float | None) -> str:

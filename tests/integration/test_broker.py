@@ -81,9 +81,7 @@ class Client:
         )
 
     def cancel(self, run_id="r", *, whole_run=True):
-        return self.connection.run(
-            records.cancel(run_id, whole_run=whole_run, outcome_ttl_s=DAY_S)
-        )
+        return self.connection.run(records.cancel(run_id, whole_run=whole_run, outcome_ttl_s=DAY_S))
 
     def record(self, task_id):
         return records.fetch(self.connection, task_id)

@@ -6,7 +6,7 @@ it read.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import dagster as dg
 from observed import KIND, Observed
@@ -94,6 +94,17 @@ def sometimes_together(*step_keys):
 
     def demand(case):
         assert _together(case, step_keys), {key: case.run.spans(key) for key in step_keys}
+
+    return demand
+
+
+def handed_on_within(seconds, *step_keys):
+    """When one of these steps ended, the next began soon: nothing slept on a free slot."""
+
+    def demand(case):
+        spans = sorted(span for key in step_keys for span in case.run.spans(key))
+        gaps = [begin - end for (_, end), (begin, _) in pairwise(spans)]
+        assert max(gaps) < seconds, gaps
 
     return demand
 

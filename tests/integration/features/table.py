@@ -136,7 +136,11 @@ _ROWS = [
         "concurrency pools",
         "pools",
         prepare=_one_slot_in_pool_p,
-        demands=[demands.never_together(*POOLED), demands.pool_is_free("p")],
+        demands=[
+            demands.never_together(*POOLED),
+            demands.handed_on_within(4.0, *POOLED),
+            demands.pool_is_free("p"),
+        ],
     ),
     Feature(
         "require_upstream_step_success false",
