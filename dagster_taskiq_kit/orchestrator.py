@@ -83,6 +83,7 @@ class InFlight:
         cursor: Where in the log its events can begin.
         outputs: Outputs seen of it.
         ring: What the bell said of it, when it rang.
+        closing: Its end was written by us and is on its way back with the log.
     """
 
     step: seam.ExecutionStep
@@ -91,6 +92,7 @@ class InFlight:
     cursor: str | None
     outputs: int = 0
     ring: Ring | None = None
+    closing: bool = False
 
 
 class Orchestrator:
@@ -343,7 +345,9 @@ class Orchestrator:
         silent = [
             flight
             for flight in self._in_flight.values()
-            if flight.ring is not None and flight.ring.state in _ENDINGS
+            if flight.ring is not None
+            and flight.ring.state in _ENDINGS
+            and not flight.closing
         ]
         for flight in silent:
             ring = flight.ring
@@ -357,6 +361,7 @@ class Orchestrator:
 
     def _close(self, flight: InFlight, error: seam.SerializableErrorInfo) -> None:
         """Write the end of an attempt; it is handled when it comes back with the log."""
+        flight.closing = True
         self._write_end(self._context.for_step(flight.step), error, self._active.get_known_state())
 
     # -- interruption
