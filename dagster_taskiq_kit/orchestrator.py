@@ -345,9 +345,7 @@ class Orchestrator:
         silent = [
             flight
             for flight in self._in_flight.values()
-            if flight.ring is not None
-            and flight.ring.state in _ENDINGS
-            and not flight.closing
+            if flight.ring is not None and flight.ring.state in _ENDINGS and not flight.closing
         ]
         for flight in silent:
             ring = flight.ring
