@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import report
-from .rounds import run_rounds
+from .rounds import JOBS, run_rounds
 
 
 def main() -> None:
@@ -23,12 +23,15 @@ def main() -> None:
     )
     parser.add_argument("-n", "--rounds", type=int, default=3, help="repetitions (default: 3)")
     parser.add_argument("--peers", action="store_true", help="the multiprocess executor too: slow")
+    parser.add_argument("--job", action="append", choices=JOBS, help="that job only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE too")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
-    figures = run_rounds(Path(sys.executable), options.rounds, peers=options.peers)
+    figures = run_rounds(
+        Path(sys.executable), options.rounds, options.job or JOBS, peers=options.peers
+    )
     print(report.text(figures))
     if options.json is not None:
         rows = report.medians(figures)

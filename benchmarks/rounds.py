@@ -1,6 +1,7 @@
 """The runs, in turns: every contender once a round, so that what disturbs one disturbs all.
 
-Invariant: before the first round every contender has executed a job that is not measured.
+Invariant: before the first round every contender that has something to warm has executed a job
+that is not measured.
 """
 
 import json
@@ -22,12 +23,13 @@ JOBS = ("chain", "fan")
 _RUN_WITHIN_S = 900.0
 
 
-def run_rounds(python: Path, rounds: int, *, peers: bool) -> Sequence[Figures]:
+def run_rounds(python: Path, rounds: int, jobs: Sequence[str], *, peers: bool) -> Sequence[Figures]:
     """Start everything, execute all rounds, end everything.
 
     Args:
         python: The interpreter of this project's environment.
         rounds: How often each contender executes each job.
+        jobs: Which jobs.
         peers: Whether the multiprocess executor takes part; in the first round only, being slow.
 
     Raises:
@@ -52,11 +54,12 @@ def run_rounds(python: Path, rounds: int, *, peers: bool) -> Sequence[Figures]:
         ]
         execution = _Execution(directory, postgres.admin_url, [postgres.process_id, valkey_id])
         for contender in contenders:
-            execution.of(contender, "warm_up")
+            if contender.name != "multiprocess":  # nothing of it stays warm
+                execution.of(contender, "warm_up")
         return [
             execution.of(contender, job)
             for number in range(rounds)
-            for job in JOBS
+            for job in jobs
             for contender in contenders
             if contender.name != "multiprocess" or number == 0
         ]
