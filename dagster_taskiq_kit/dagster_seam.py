@@ -255,6 +255,14 @@ def pointer_name(pointer: CodePointer) -> str:
     return f"pointer:{pointer.describe()}"
 
 
+def pointers_of(location: CodeLocation) -> Sequence[str]:
+    """Return how messages without a location would name a location that is not imported here."""
+    origin = deserialize_value(location.origin, LoadableTargetOrigin)
+    if origin.python_file:
+        return [pointer_name(FileCodePointer(origin.python_file, "", origin.working_directory))]
+    return [f"module:{origin.module_name}"] if origin.module_name else []
+
+
 def code_name(run: DagsterRun, job: ReconstructableJob | None = None) -> CodeName:
     """Return how messages of a run name its code.
 
@@ -319,6 +327,17 @@ class ReplayableExecution(ActiveExecution):
             self._instance_concurrency_context, self._max_concurrent, self._tag_concurrency_limits,
         ) = limits  # fmt: skip
         return [self.get_step_by_key(key) for key in sorted(self._in_flight)]
+
+    def due_in_s(self) -> float | None:
+        """Return in how many seconds a retry or a claim of a pool is due; None when neither waits.
+
+        Dagster's own ``sleep_interval`` says 0 both for "now" and for "nothing", and its pool
+        context never says more than 0.
+        """
+        due_s = list(self._waiting_to_retry.values())
+        if self._instance_concurrency_context is not None:
+            due_s += self._instance_concurrency_context._pending_timeouts.values()
+        return max(0.0, min(due_s) - time.time()) if due_s else None
 
     def _replay_skip(self, key: str) -> None:
         self.get_steps_to_skip()

@@ -10,9 +10,10 @@ from typing import Any, cast
 import dagster as dg
 
 from . import dagster_seam as seam
+from .attempts import Limits
 from .dagster_config import given_settings, settings_fields
 from .launcher import TaskiqRunLauncher
-from .orchestrator import Limits, Orchestrator
+from .orchestrator import Orchestrator
 from .settings import TaskiqSettings
 
 

@@ -14,13 +14,13 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from . import dagster_seam as seam
 from . import messages
+from .attempts import ENDINGS, STEP_ENDS, InFlight, Limits
 from .broker import records
 from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
@@ -36,63 +36,9 @@ from .wake_up import WakeUp
 SLOW_POLL_S = 10.0
 _PROBE_S = 1.0
 
-_STEP_ENDS = frozenset(
-    {
-        dg.DagsterEventType.STEP_SUCCESS,
-        dg.DagsterEventType.STEP_FAILURE,
-        dg.DagsterEventType.STEP_UP_FOR_RETRY,
-    }
-)
-_ENDINGS = {
-    State.CRASHED: "crashed",
-    State.LOST: "was lost",
-    State.REFUSED: "was refused",
-    State.CANCELLED: "was cancelled",
-}
-
 WriteEnd = Callable[
     [seam.IStepContext, seam.SerializableErrorInfo, seam.KnownExecutionState], object
 ]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a run's executor config says about how its steps may be executed.
-
-    Args:
-        retries: Dagster's retry mode.
-        max_concurrent: Steps of the run at once, or None.
-        tag_concurrency_limits: Dagster's limits by step tag.
-        step_dependency_config: When a step may begin.
-    """
-
-    retries: seam.RetryMode
-    max_concurrent: int | None
-    tag_concurrency_limits: list[dict[str, Any]]
-    step_dependency_config: seam.StepDependencyConfig
-
-
-@dataclass
-class InFlight:
-    """One attempt of a step that was submitted and is not closed.
-
-    Args:
-        step: Dagster's step.
-        task_id: The message.
-        attempt: Dagster's attempt, counting from 1.
-        cursor: Where in the log its events can begin.
-        outputs: Outputs seen of it.
-        ring: What the bell said of it, when it rang.
-        closing: Its end was written by us and is on its way back with the log.
-    """
-
-    step: seam.ExecutionStep
-    task_id: str
-    attempt: int
-    cursor: str | None
-    outputs: int = 0
-    ring: Ring | None = None
-    closing: bool = False
 
 
 class Orchestrator:
@@ -128,6 +74,8 @@ class Orchestrator:
         self._log = RunLog(context.instance, self._run.run_id)
         self._wake_up = WakeUp()
         self._in_flight: dict[str, InFlight] = {}
+        #: Messages whose step has ended and whose process has not: hooks run after the end.
+        self._leaving: set[str] = set()
         self._active: seam.ReplayableExecution
 
     def execute(self) -> Iterator[dg.DagsterEvent]:
@@ -160,6 +108,8 @@ class Orchestrator:
                     yield from self._turn()
                     if not self._active.is_complete:
                         self._listen(self._patience_s())
+                self._await_the_leaving()
+                yield from self._read_log()
             except BaseException:
                 self._stop_steps()
                 raise
@@ -194,7 +144,9 @@ class Orchestrator:
     def _turn(self) -> Iterator[dg.DagsterEvent]:
         """Take in what happened, then submit what may begin."""
         yield from self._read_log()
-        if self._close_what_ended_without_a_word():
+        self._close_what_ended_without_a_word()
+        if any(flight.closing for flight in self._in_flight.values()):
+            # What we wrote rings no bell.
             yield from self._read_log()
         # Skipped and abandoned steps are written here and come back with the log.
         list(self._active.plan_events_iterator(self._context))
@@ -204,8 +156,12 @@ class Orchestrator:
 
     def _patience_s(self) -> float:
         """Return how long there is nothing to do unless something happens."""
-        due_s = self._active.sleep_interval()
-        return SLOW_POLL_S if due_s == 0 else min(max(due_s, 0.0), SLOW_POLL_S)
+        due_s = self._active.due_in_s()
+        patience_s = SLOW_POLL_S if due_s is None else min(due_s, SLOW_POLL_S)
+        if not self._limits.step_dependency_config.require_upstream_step_success:
+            # An output can let a step begin, and the bell rings for ends only.
+            patience_s = min(patience_s, _PROBE_S)
+        return patience_s
 
     def _listen(self, patience_s: float) -> None:
         try:
@@ -216,8 +172,25 @@ class Orchestrator:
         self._wake_up.clear()
         by_task = {flight.task_id: flight for flight in self._in_flight.values()}
         for ring in rings:
+            self._leaving.discard(ring.task_id)
             if ring.task_id in by_task:
                 by_task[ring.task_id].ring = ring
+
+    def _await_the_leaving(self) -> None:
+        """Wait until the hooks of the last steps have run, so that the run ends after them."""
+        while self._leaving:
+            if self._active.check_for_interrupts():
+                self._stop_steps()
+                return
+            self._listen(_PROBE_S)
+            self._forget_the_gone()
+
+    def _forget_the_gone(self) -> None:
+        """Wait no longer for processes that nobody owns: their ring was missed."""
+        for task_id in list(self._leaving):
+            record = self._through_outages(lambda: records.fetch(self._broker, task_id))  # noqa: B023
+            if record is None or record.state not in OWNED:
+                self._leaving.discard(task_id)
 
     def _wait_out(self, error: BrokerUnavailable) -> None:
         """Wait until the broker is back; an outage of the broker fails no run."""
@@ -244,7 +217,7 @@ class Orchestrator:
     def _read_log(self) -> Iterator[dg.DagsterEvent]:
         for event in self._log.new_events():
             flight = self._in_flight.get(event.step_key or "")
-            if flight is not None and event.event_type in _STEP_ENDS:
+            if flight is not None and event.event_type in STEP_ENDS:
                 # Its end must not be handled before the outputs that precede it.
                 wrote = flight.ring.detail.get("outputs", 0) if flight.ring else 0
                 if flight.outputs < wrote:
@@ -257,7 +230,7 @@ class Orchestrator:
     def _handle(self, event: dg.DagsterEvent) -> None:
         """Give one event of the log to the state machine."""
         flight = self._in_flight.get(event.step_key or "")
-        if event.event_type in _STEP_ENDS:
+        if event.event_type in STEP_ENDS:
             if flight is None:
                 self._say(
                     f"Ignoring {event.event_type_value} of step {event.step_key!r}: that attempt "
@@ -266,6 +239,8 @@ class Orchestrator:
                 return
             self._active.handle_event(event)
             del self._in_flight[flight.step.key]
+            if flight.ring is None:
+                self._leaving.add(flight.task_id)
         elif flight is None:
             return
         elif event.event_type is dg.DagsterEventType.STEP_OUTPUT:
@@ -340,22 +315,20 @@ class Orchestrator:
     def _task_id(self, step: seam.ExecutionStep, attempt: int) -> str:
         return messages.step_task_id(self._run.run_id, step.key, attempt)
 
-    def _close_what_ended_without_a_word(self) -> bool:
-        """Close attempts that ended with no terminal event; True when there were any."""
+    def _close_what_ended_without_a_word(self) -> None:
+        """Close attempts that ended with no terminal event."""
         silent = [
             flight
             for flight in self._in_flight.values()
-            if flight.ring is not None and flight.ring.state in _ENDINGS and not flight.closing
+            if flight.ring is not None and flight.ring.state in ENDINGS and not flight.closing
         ]
         for flight in silent:
             ring = flight.ring
             assert ring is not None
             by = f" on worker {ring.worker}" if ring.worker else ""
             reason = ring.detail.get("reason", "")
-            sentence = f'Step "{flight.step.key}" {_ENDINGS[ring.state]}{by}. {reason}'.rstrip()
+            sentence = f'Step "{flight.step.key}" {ENDINGS[ring.state]}{by}. {reason}'.rstrip()
             self._close(flight, seam.SerializableErrorInfo(sentence, stack=[], cls_name=None))
-            flight.ring = None
-        return bool(silent)
 
     def _close(self, flight: InFlight, error: seam.SerializableErrorInfo) -> None:
         """Write the end of an attempt; it is handled when it comes back with the log."""
@@ -379,7 +352,7 @@ class Orchestrator:
                     del self._in_flight[key]
 
     def _stop_steps(self) -> None:
-        if not self._in_flight:
+        if not self._in_flight and not self._leaving:
             return
         call = records.cancel(
             self._run.run_id, whole_run=False, outcome_ttl_s=self._settings.outcome_ttl_s

@@ -283,7 +283,10 @@ def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
     cold = cold or os.path.realpath(executable) != os.path.realpath(sys.executable)
     if cold:
         maker: WarmMaker | ColdMaker = ColdMaker(location, executable)
-        worker.send(op="ready", pid=os.getpid(), mode="cold", pointers=[])
+        from .. import dagster_seam as seam
+
+        pointers = list(seam.pointers_of(seam.CodeLocation(**json.loads(location))))
+        worker.send(op="ready", pid=os.getpid(), mode="cold", pointers=pointers)
     else:
         try:
             code, instance = _load(location)

@@ -231,8 +231,10 @@ class Worker:
     def _slots_changed(self) -> None:
         busy = self._deliveries.busy(*Kind)
         free = max(0, self._options.slots + self._options.run_slots - busy)
+        share = min(free, max(1, free // len(self._servers)))
         for server in self._servers:
-            server.keep_spare(min(free, max(1, free // len(self._servers))))
+            # A cold child costs seconds to make: it is not worth making and ending with each step.
+            server.keep_spare(min(share, 1) if server.mode == "cold" else share)
 
     def _card(self) -> WorkerCard:
         return WorkerCard(
