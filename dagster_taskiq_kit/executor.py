@@ -42,18 +42,7 @@ class TaskiqExecutor(dg.Executor):
     def execute(
         self, plan_context: seam.PlanOrchestrationContext, execution_plan: seam.ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-        """Execute a plan; yields the run's events as they come into the log.
-
-        Raises:
-            DagsterUnmetExecutorRequirementsError: Outputs are kept in memory, where no other
-                process can read them.
-        """
-        if execution_plan.step_keys_to_execute and not execution_plan.artifacts_persisted:
-            raise dg.DagsterUnmetExecutorRequirementsError(
-                "taskiq_executor cannot pass outputs through an in-memory IO manager: its steps "
-                "run in processes of their own. Use the default filesystem IO manager on storage "
-                "that all workers share, or one for S3, GCS, Azure or a database."
-            )
+        """Execute a plan; yields the run's events as they come into the log."""
         orchestrator = Orchestrator(
             plan_context,
             execution_plan,
