@@ -373,6 +373,7 @@ _STATEMENT_TIMEOUT_MS = 3_600_000
 _IDLE_SESSION_MS = 2_000
 _POOL_RECYCLE_S = 3_600
 _MAX_OVERFLOW = 10
+_POOLED = "_dagster_taskiq_kit_pooled"
 _IDLE_SESSION_SINCE_POSTGRES = 140_000
 
 
@@ -399,6 +400,7 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
     hour, so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes
     another.
     """
+    setattr(instance, _POOLED, True)
     instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
     first = getattr(instance.run_storage, "_engine", None)
     if first is not None and first.dialect.name == "postgresql":
@@ -412,6 +414,24 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
         # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
         answer = run_storage.has_run_stats_index_cols()
         run_storage.has_run_stats_index_cols = lambda: answer
+
+
+@contextlib.contextmanager
+def pooled_connections(instance: dg.DagsterInstance) -> Generator[None, None, None]:
+    """Pool an instance's connections for a while, unless they are pooled already.
+
+    For a process that is not ours, such as ``dagster job execute``: it may fork later, so no
+    connection is left open behind.
+    """
+    if getattr(instance, _POOLED, False):
+        yield
+        return
+    pool_connections(instance)
+    try:
+        yield
+    finally:
+        close_connections(instance)
+        setattr(instance, _POOLED, False)
 
 
 def _leave_no_idle_session(engine: Any) -> None:

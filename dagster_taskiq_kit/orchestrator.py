@@ -86,6 +86,7 @@ class Orchestrator:
             ConfigurationError: A tag of the run or of a step can never work.
         """
         with (
+            seam.pooled_connections(self._context.instance),
             contextlib.closing(self._broker),
             contextlib.closing(self._bell),
             self._wake_up,
