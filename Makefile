@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 
 demo: ## the demo job, executed on real input by real workers
 	@$(PYTHON) tools/setup_venv.py $(VENV) demo
-	@$(BIN)/dagster-taskiq demo
+	@$(BIN)/dagster-taskiq dev --run flight_delays -q default -q heavy
 
 dev: ## the same stack with Dagster's UI, until Ctrl-C
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
-	@$(BIN)/dagster-taskiq dev
+	@$(BIN)/dagster-taskiq dev -q default -q heavy
 
 test: check ## everything that CI runs
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

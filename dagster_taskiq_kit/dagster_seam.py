@@ -380,6 +380,9 @@ _IDLE_SESSION_SINCE_POSTGRES = 140_000
 def instance_id(instance: dg.DagsterInstance) -> str:
     """Return the run storage id, by which an instance is told from another."""
     run_storage = cast("Any", instance.run_storage)  # the base class does not declare it
+    # The first call may make the id, and two processes may do so at once: each would go by the one
+    # it made, while storage keeps both. Read once more, both get the same.
+    run_storage.get_run_storage_id()
     return str(run_storage.get_run_storage_id())
 
 

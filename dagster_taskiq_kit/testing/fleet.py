@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
+from .. import dagster_seam as seam
 from ..broker.connection import SyncConnection
 from ..errors import TaskiqKitError
 from ..health.snapshot import Snapshot, read_snapshot
@@ -114,7 +115,7 @@ class Fleet:
         Raises:
             FleetError: It ended, or was not ready in time; with what it said.
         """
-        self.instance.get_runs(limit=1)  # creates the storage before a worker does
+        seam.instance_id(self.instance)  # creates storage and id before a worker does
         number = len(self._workers) + 1
         log = self.worker_log(number)
         options = ["--name", f"worker-{number}", "--slots", str(slots)]

@@ -1,6 +1,8 @@
 """Launcher, workers and executor together on one fleet: what must never happen there, does not."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -121,6 +123,22 @@ def test_a_bad_tag_fails_the_run_with_one_sentence(fleet, launch):
 def test_an_in_memory_io_manager_is_refused_before_the_run_is_made(launch):
     with pytest.raises(Exception, match="Please use a persistent IO manager"):
         launch("in_memory")
+
+
+def test_processes_that_first_use_an_instance_at_once_agree_on_its_id(fleet):
+    code = (
+        "import dagster as dg; from dagster_taskiq_kit import dagster_seam as seam;"
+        "print(seam.instance_id(dg.DagsterInstance.get()))"
+    )
+    fleet.instance.get_runs(limit=1)  # the tables are there, the id is not
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=fleet.environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    said = {reader.communicate(timeout=60)[0].split()[-1] for reader in readers}
+    assert said == {seam.instance_id(fleet.instance)}
 
 
 def test_code_that_does_not_import_shows_the_users_own_traceback(fleet, tmp_path):

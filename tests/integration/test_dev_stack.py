@@ -1,0 +1,99 @@
+"""The commands of the README, as make runs them: the demo's verdicts, and nothing left behind."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from dagster_taskiq_kit.process_group import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command_of(target, home):
+    """Return what ``make TARGET`` runs last, in this environment and on a home of its own."""
+    shown = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    program, *arguments = shlex.split(shown.stdout.strip().splitlines()[-1])
+    assert Path(program).name == "dagster-taskiq"
+    return [sys.executable, "-m", "dagster_taskiq_kit", *arguments, "--home", str(home)]
+
+
+def run_demo(home, **environment):
+    return subprocess.run(
+        command_of("demo", home),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+def processes_of(home):
+    """Return every process that has this home in its environment or its command line."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), process.environ().get("DAGSTER_HOME", "")]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(home) in word for word in words):
+            found.append(process)
+    return found
+
+
+def test_make_demo_publishes_the_real_totals_twice_and_leaves_nothing(tmp_path):
+    for _ in range(2):
+        done = run_demo(tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "flights 336776, published 336776" in done.stdout
+        assert "carriers 16, published 16" in done.stdout
+        assert "departed 328521, mean_delay_min 12.64" in done.stdout
+        assert "heavy" in done.stdout
+        assert processes_of(tmp_path) == []
+
+
+def test_the_demo_without_one_month_fails_and_names_the_check(tmp_path):
+    done = run_demo(tmp_path, DEMO_DROP_MONTH="3")
+    assert done.returncode != 0
+    assert "check every_flight_counted: FAILED (ERROR)" in done.stdout
+    assert "every_flight_counted" in done.stderr
+    assert processes_of(tmp_path) == []
+
+
+def test_a_killed_stack_leaves_no_process_behind(tmp_path):
+    command = [*command_of("dev", tmp_path), "--port", "0"]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        stack = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        assert wait_until(lambda: "UI   " in log.read_text(), 120), log.read_text()
+        assert len(processes_of(tmp_path)) > 5
+    finally:
+        stack.send_signal(signal.SIGKILL)
+        stack.wait()
+    assert wait_until(lambda: processes_of(tmp_path) == [], 30), processes_of(tmp_path)
+
+
+def test_one_interrupt_ends_the_whole_stack(tmp_path):
+    command = [*command_of("dev", tmp_path), "--port", "0"]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        stack = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    assert wait_until(lambda: "UI   " in log.read_text(), 120), log.read_text()
+    began_s = time.monotonic()
+    stack.send_signal(signal.SIGINT)
+    assert stack.wait(90) == 0, f"{time.monotonic() - began_s:.0f} s\n{log.read_text()}"
+    assert wait_until(lambda: processes_of(tmp_path) == [], 30), processes_of(tmp_path)
