@@ -20,6 +20,9 @@ from ..settings import TaskiqSettings
 
 _WITHIN_S = 60.0
 
+#: What a launcher or executor in the test's own process reads; restored when the fleet ends.
+_SHARED_VARIABLES = ("DAGSTER_TASKIQ_URL", "DAGSTER_TASKIQ_NAMESPACE")
+
 OUR_LAUNCHER = {"module": "dagster_taskiq_kit", "class": "TaskiqRunLauncher"}
 
 
@@ -70,6 +73,7 @@ class Fleet:
         if launcher is not None:
             content["run_launcher"] = dict(launcher)
         (home / "dagster.yaml").write_text(yaml.safe_dump(content))
+        self._variables_before: dict[str, str | None] = {}
         self._group = ProcessGroup()
         self._instance: dg.DagsterInstance | None = None
         self._workers: list[subprocess.Popen[Any]] = []
@@ -82,13 +86,18 @@ class Fleet:
         self._group.stop()
         if self._instance is not None:
             self._instance.dispose()
+        for name, value in self._variables_before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         self.broker.close()
 
     @property
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance; its launcher finds this fleet's broker."""
         if self._instance is None:
-            for name in ("DAGSTER_TASKIQ_URL", "DAGSTER_TASKIQ_NAMESPACE"):
+            for name in _SHARED_VARIABLES:
+                self._variables_before[name] = os.environ.get(name)
                 os.environ[name] = self.environment[name]
             self._instance = dg.DagsterInstance.from_config(str(self.home))
         return self._instance

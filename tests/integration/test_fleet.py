@@ -1,5 +1,6 @@
 """Launcher, workers and executor together on one fleet: what must never happen there, does not."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -123,6 +124,14 @@ def test_a_bad_tag_fails_the_run_with_one_sentence(fleet, launch):
 def test_an_in_memory_io_manager_is_refused_before_the_run_is_made(launch):
     with pytest.raises(Exception, match="Please use a persistent IO manager"):
         launch("in_memory")
+
+
+def test_a_fleet_leaves_the_environment_as_it_was(make_fleet):
+    before = dict(os.environ)
+    with make_fleet() as fleet:
+        assert fleet.instance is not None
+        assert os.environ["DAGSTER_TASKIQ_NAMESPACE"] == fleet.settings.namespace
+    assert dict(os.environ) == before
 
 
 def test_processes_that_first_use_an_instance_at_once_agree_on_its_id(fleet):
