@@ -20,6 +20,8 @@ STEP_ENDS = frozenset(
     }
 )
 ENDINGS = {
+    State.SUCCEEDED: "ended without saying so in the log",
+    State.FAILED: "failed without saying so in the log",
     State.CRASHED: "crashed",
     State.LOST: "was lost",
     State.REFUSED: "was refused",

@@ -364,123 +364,7 @@ class ReplayableExecution(ActiveExecution):
                 self._waiting_to_retry[key] = timestamp_s + wait_s
 
 
-# ---- the instance of a process that forks
-
-
-#: Long enough for any statement of Dagster's own, and a bound all the same.
-_STATEMENT_TIMEOUT_MS = 3_600_000
-#: A pooled connection that user code leaves idle is closed by the server after this.
-_IDLE_SESSION_MS = 2_000
-_POOL_RECYCLE_S = 3_600
-_MAX_OVERFLOW = 10
-_POOLED = "_dagster_taskiq_kit_pooled"
-_IDLE_SESSION_SINCE_POSTGRES = 140_000
-
-
-def instance_id(instance: dg.DagsterInstance) -> str:
-    """Return the run storage id, by which an instance is told from another."""
-    run_storage = cast("Any", instance.run_storage)  # the base class does not declare it
-    # The first call may make the id, and two processes may do so at once: each would go by the one
-    # it made, while storage keeps both. Read once more, both get the same.
-    run_storage.get_run_storage_id()
-    return str(run_storage.get_run_storage_id())
-
-
-def _storages(instance: dg.DagsterInstance) -> Sequence[Any]:
-    return [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
-
-
-def _engines(instance: dg.DagsterInstance) -> Sequence[Any]:
-    engines = {id(e): e for e in (getattr(s, "_engine", None) for s in _storages(instance)) if e}
-    return list(engines.values())
-
-
-def pool_connections(instance: dg.DagsterInstance) -> None:
-    """Make an instance keep its database connection from one statement to the next.
-
-    As shipped, every statement opens one. With a pool a step opens one session in all, because
-    the storages share an engine. The pooled session must not be held while user code runs for an
-    hour, so PostgreSQL closes it after two idle seconds, and a checkout after more than one makes
-    another.
-    """
-    setattr(instance, _POOLED, True)
-    instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
-    first = getattr(instance.run_storage, "_engine", None)
-    if first is not None and first.dialect.name == "postgresql":
-        for storage in _storages(instance):
-            engine = getattr(storage, "_engine", None)
-            if engine is not None and engine.url == first.url:
-                storage._engine = first
-        _leave_no_idle_session(first)
-    run_storage: Any = instance.run_storage
-    if hasattr(run_storage, "has_run_stats_index_cols"):
-        # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
-        answer = run_storage.has_run_stats_index_cols()
-        run_storage.has_run_stats_index_cols = lambda: answer
-
-
-@contextlib.contextmanager
-def pooled_connections(instance: dg.DagsterInstance) -> Generator[None, None, None]:
-    """Pool an instance's connections for a while, unless they are pooled already.
-
-    For a process that is not ours, such as ``dagster job execute``: it may fork later, so no
-    connection is left open behind.
-    """
-    if getattr(instance, _POOLED, False):
-        yield
-        return
-    pool_connections(instance)
-    try:
-        yield
-    finally:
-        close_connections(instance)
-        setattr(instance, _POOLED, False)
-
-
-def _leave_no_idle_session(engine: Any) -> None:
-    from sqlalchemy import event
-    from sqlalchemy.exc import DisconnectionError
-
-    def on_connect(connection: Any, _record: Any) -> None:
-        if connection.server_version >= _IDLE_SESSION_SINCE_POSTGRES:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(f"SET idle_session_timeout = {_IDLE_SESSION_MS}")
-
-    def on_checkin(_connection: Any, record: Any) -> None:
-        record.info["idle_since_s"] = time.monotonic()
-
-    def on_checkout(_connection: Any, record: Any, _proxy: Any) -> None:
-        idle_since_s = record.info.pop("idle_since_s", None)
-        if idle_since_s and time.monotonic() - idle_since_s > _IDLE_SESSION_MS / 2_000:
-            raise DisconnectionError("idle too long: the server may have closed it")
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "checkin", on_checkin)
-    event.listen(engine, "checkout", on_checkout)
-
-
-def warm_instance(instance: dg.DagsterInstance) -> None:
-    """Use an instance once, read-only, so that what it makes lazily is made before the fork."""
-    instance.get_run_by_id("00000000-0000-0000-0000-000000000000")
-    instance.get_records_for_run("00000000-0000-0000-0000-000000000000", limit=1)
-    _ = instance.compute_log_manager
-    _ = instance.run_launcher
-
-
-def close_connections(instance: dg.DagsterInstance) -> None:
-    """Close every database connection of an instance; it connects again when it is used."""
-    for engine in _engines(instance):
-        engine.dispose()
-
-
-def know_shard(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Tell an SQLite event log that a run's shard exists, which its orchestrator has seen to.
-
-    Else every child checks the migrations of the shard again, for 30 ms.
-    """
-    known: set[str] | None = getattr(instance.event_log_storage, "_initialized_dbs", None)
-    if known is not None:
-        known.add(run_id)
+# ---- compute logs of a child
 
 
 @contextlib.contextmanager
@@ -560,6 +444,10 @@ def launch_job(
 # ---- bodies of children: Dagster's own, on our own code
 
 
+#: Where ``taskiq_executor`` is made; a ``.configured()`` copy is made there too.
+_RESUMING_EXECUTOR = "dagster_taskiq_kit.executor"
+
+
 @contextlib.contextmanager
 def _own_code(job: ReconstructableJob) -> Generator[None, None, None]:
     """Make Dagster's bodies load ``job`` from this worker's workspace.
@@ -574,6 +462,17 @@ def _own_code(job: ReconstructableJob) -> Generator[None, None, None]:
         yield
     finally:
         bodies.recon_job_from_origin = original
+
+
+def can_resume(job: ReconstructableJob) -> bool:
+    """Return whether a job's executor can go on where its log left off; others begin anew."""
+    make = job.get_definition().executor_def.executor_creation_fn
+    return getattr(make, "__module__", "") == _RESUMING_EXECUTOR
+
+
+def executor_name(job: ReconstructableJob) -> str:
+    """Return the name of a job's executor, for people."""
+    return job.get_definition().executor_def.name
 
 
 def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:

@@ -119,10 +119,10 @@ class DevStack:
         os.environ.update(self.public_environment())
         import dagster as dg
 
-        from . import dagster_seam as seam
+        from .instance_pool import instance_id
 
         with dg.DagsterInstance.get() as instance:
-            seam.instance_id(instance)
+            instance_id(instance)
 
     def public_environment(self) -> Mapping[str, str]:
         """Return what a process needs in its environment to use this instance and broker."""

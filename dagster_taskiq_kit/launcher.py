@@ -21,6 +21,7 @@ from .broker.guards import check_broker
 from .broker.records import Record
 from .dagster_config import given_settings, settings_fields
 from .errors import BrokerError, BrokerUnavailable
+from .instance_pool import instance_id
 from .messages import RunMessage
 from .routing import run_route
 from .settings import TaskiqSettings
@@ -98,7 +99,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         """
         if self._broker is None:
             broker = SyncConnection(self.settings)
-            check_broker(broker, seam.instance_id(self._instance))
+            check_broker(broker, instance_id(self._instance))
             self._broker = broker
         return self._broker
 

@@ -25,6 +25,7 @@ from .broker import records
 from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
 from .errors import BrokerUnavailable
+from .instance_pool import pooled_connections
 from .messages import StepMessage
 from .routing import Route, StepRoutes
 from .run_log import RunLog
@@ -86,7 +87,7 @@ class Orchestrator:
             ConfigurationError: A tag of the run or of a step can never work.
         """
         with (
-            seam.pooled_connections(self._context.instance),
+            pooled_connections(self._context.instance),
             contextlib.closing(self._broker),
             contextlib.closing(self._bell),
             self._wake_up,
@@ -145,6 +146,8 @@ class Orchestrator:
     def _turn(self) -> Iterator[dg.DagsterEvent]:
         """Take in what happened, then submit what may begin."""
         yield from self._read_log()
+        for flight in [flight for flight in self._in_flight.values() if flight.ring is not None]:
+            yield from self._read_again(flight)
         self._close_what_ended_without_a_word()
         if any(flight.closing for flight in self._in_flight.values()):
             # What we wrote rings no bell.
@@ -216,15 +219,21 @@ class Orchestrator:
     # -- the log
 
     def _read_log(self) -> Iterator[dg.DagsterEvent]:
-        for event in self._log.new_events():
+        yield from self._take_in(self._log.new_events())
+
+    def _read_again(self, flight: InFlight) -> Iterator[dg.DagsterEvent]:
+        """Take in what the cursor has passed since an attempt was submitted."""
+        yield from self._take_in(self._log.missed_events(flight.cursor))
+
+    def _take_in(self, events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
+        for event in events:
             flight = self._in_flight.get(event.step_key or "")
             if flight is not None and event.event_type in STEP_ENDS:
-                # Its end must not be handled before the outputs that precede it.
-                wrote = flight.ring.detail.get("outputs", 0) if flight.ring else 0
-                if flight.outputs < wrote:
-                    for output in self._log.missed_outputs(flight.cursor):
-                        yield output
-                        self._handle(output)
+                # Its end must not be handled before the outputs that precede it, and until the bell
+                # rang, nobody has said how many there are.
+                told = flight.ring.detail.get("outputs") if flight.ring else None
+                if told is None or flight.outputs < told:
+                    yield from self._read_again(flight)
             yield event
             self._handle(event)
 
@@ -317,11 +326,11 @@ class Orchestrator:
         return messages.step_task_id(self._run.run_id, step.key, attempt)
 
     def _close_what_ended_without_a_word(self) -> None:
-        """Close attempts that ended with no terminal event."""
+        """Close attempts that ended with no terminal event in the log."""
         silent = [
             flight
             for flight in self._in_flight.values()
-            if flight.ring is not None and flight.ring.state in ENDINGS and not flight.closing
+            if flight.ring is not None and not flight.closing
         ]
         for flight in silent:
             ring = flight.ring

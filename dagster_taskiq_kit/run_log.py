@@ -1,9 +1,8 @@
 """Reads one run's events, each once, in the order of the log.
 
-Invariant: an event is yielded exactly once, whatever order the database commits rows in. A row
-with a lower id can be committed after one with a higher id was read, and the cursor has passed it
-then; the orchestrator knows from the child how many outputs it wrote and asks again when some are
-missing.
+Invariant: an event is yielded once, and none is lost to the order in which the database commits. A
+row with a lower id can be committed after one with a higher id was read, and the cursor has passed
+it then; whoever knows that something must be there asks for :meth:`RunLog.missed_events`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,12 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 _PAGE = 1_000
+_DECISIVE = {
+    dg.DagsterEventType.STEP_OUTPUT,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+}
 
 
 class RunLog:
@@ -41,12 +46,12 @@ class RunLog:
             self.cursor, more = page.cursor, page.has_more
             yield from self._unseen(page.records)
 
-    def missed_outputs(self, cursor: str | None) -> Iterator[dg.DagsterEvent]:
-        """Yield outputs after ``cursor`` that were not yielded before."""
+    def missed_events(self, cursor: str | None) -> Iterator[dg.DagsterEvent]:
+        """Yield outputs and ends of steps after ``cursor`` that the log's own cursor has passed."""
         more = True
         while more:
             page = self._instance.get_records_for_run(
-                self._run_id, cursor, of_type=dg.DagsterEventType.STEP_OUTPUT, limit=_PAGE
+                self._run_id, cursor, of_type=_DECISIVE, limit=_PAGE
             )
             cursor, more = page.cursor, page.has_more
             yield from (event for event, _ in self._unseen(page.records))

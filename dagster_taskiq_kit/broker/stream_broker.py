@@ -18,12 +18,13 @@ from taskiq import AckableMessage
 from taskiq.message import BrokerMessage
 from taskiq_redis.redis_broker import BaseRedisBroker
 
-from ..errors import BrokerUnavailable, ConfigurationError
+from ..errors import BrokerError, BrokerUnavailable, ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
 from ..states import Kind
 from . import records
 from .connection import AsyncConnection, blocking_client, connection_options
-from .records import Delivery
+from .records import Delivery, NothingWaits
+from .scripts import Call
 
 #: Every tenth claim of a lane takes the longest-waiting message of all, so that nothing starves.
 OLDEST_FIRST_EVERY = 10
@@ -138,7 +139,7 @@ class PriorityStreamBroker(BaseRedisBroker):
                     queues=lane.queues,
                     oldest_first=claims % OLDEST_FIRST_EVERY == OLDEST_FIRST_EVERY - 1,
                 )
-                answer = await self._through_outages(lambda claim=claim: self.records.run(claim))
+                answer = await self._claim(claim)
                 if isinstance(answer, Delivery):
                     claims += 1
                     token = secrets.token_hex(8)
@@ -149,6 +150,26 @@ class PriorityStreamBroker(BaseRedisBroker):
                     await self._wait_at_doors(doorbell, answer.doors)
         finally:
             await doorbell.aclose()
+
+    async def _claim(self, claim: Call[Delivery | NothingWaits]) -> Delivery | NothingWaits:
+        """Claim; a claim that is cut off half-way by a drain is given back, not forgotten."""
+        asking = asyncio.ensure_future(self._through_outages(lambda: self.records.run(claim)))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(asyncio.TimeoutError, BrokerError):
+                answer = await asyncio.wait_for(asking, self.settings.command_timeout_s)
+                if isinstance(answer, Delivery):
+                    await self.records.run(
+                        records.requeue(
+                            answer.task_id,
+                            answer.token,
+                            "drained",
+                            self.settings.outcome_ttl_s,
+                            counts=False,
+                        )
+                    )
+            raise
 
     async def _through_outages(self, ask: Callable[[], Any]) -> Any:
         """Repeat ``ask`` until the broker answers; say when it went and when it came back."""

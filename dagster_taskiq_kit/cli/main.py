@@ -73,6 +73,7 @@ def configure_logging(level: str, prefix: str = "") -> None:
         stream=sys.stderr,
         force=True,
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

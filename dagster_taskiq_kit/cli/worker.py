@@ -97,10 +97,10 @@ def _instance_id() -> str:
         )
     import dagster as dg
 
-    from .. import dagster_seam as seam
+    from ..instance_pool import instance_id
 
     try:
         with dg.DagsterInstance.get() as instance:
-            return seam.instance_id(instance)
+            return instance_id(instance)
     except dg.DagsterInvariantViolationError as error:
         raise ConfigurationError(f"DAGSTER_HOME cannot be used: {error}", "DAGSTER_HOME") from error

@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from .. import dagster_seam as seam
 from ..broker.connection import SyncConnection
 from ..errors import TaskiqKitError
 from ..health.snapshot import Snapshot, read_snapshot
+from ..instance_pool import instance_id
 from ..process_group import ProcessGroup, wait_until
 from ..settings import TaskiqSettings
 
@@ -124,7 +124,7 @@ class Fleet:
         Raises:
             FleetError: It ended, or was not ready in time; with what it said.
         """
-        seam.instance_id(self.instance)  # creates storage and id before a worker does
+        instance_id(self.instance)  # creates storage and id before a worker does
         number = len(self._workers) + 1
         log = self.worker_log(number)
         options = ["--name", f"worker-{number}", "--slots", str(slots)]

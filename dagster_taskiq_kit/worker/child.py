@@ -14,6 +14,7 @@ import dagster as dg
 
 from .. import dagster_seam as seam
 from ..errors import CodeError
+from ..instance_pool import know_shard
 from ..messages import Message, RunMessage, StepMessage, from_data
 from ..states import Kind, State
 from .place import Place
@@ -84,18 +85,20 @@ def _execute(
         if isinstance(message, StepMessage):
             seam.say_where_steps_run(str(place), place.metadata())
             return _execute_step(instance, run, message, job)
-        return _execute_run(instance, run, message, job, place)
+        return _execute_run(instance, run, message, job, place, wire)
 
 
 def _execute_step(
     instance: dg.DagsterInstance, run: seam.DagsterRun, message: StepMessage, job: Any
 ) -> Outcome:
-    seam.know_shard(instance, run.run_id)
+    know_shard(instance, run.run_id)
     outputs, end = 0, None
     for event in seam.step_events(instance, run, message, job):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
         end = _STEP_ENDS.get(event.event_type, end)
+        if event.is_resource_init_failure:
+            end = State.FAILED  # the orchestrator writes the end that belongs to it
     if end is not None:
         return end, {"outputs": outputs}
     if run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
@@ -111,6 +114,7 @@ def _execute_run(
     message: RunMessage,
     job: Any,
     place: Place,
+    wire: Wire,
 ) -> Outcome:
     status = dg.DagsterRunStatus
     if run.is_finished:
@@ -120,6 +124,17 @@ def _execute_run(
         return State.CANCELLED, {"reason": "The run was cancelled before it began."}
     if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
         return State.REFUSED, {"reason": "The run is executing elsewhere."}
+    resume = run.status is status.STARTED
+    resumable = seam.can_resume(job)
+    if resume and not resumable:
+        sentence = (
+            f"The process of this run ended before the run did, and its executor "
+            f"{seam.executor_name(job)!r} cannot resume: it would execute finished steps again. "
+            "Use taskiq_executor, or turn on run_retries and tag the run with dagster/max_retries."
+        )
+        instance.report_run_failed(run, sentence)
+        return State.FAILED, {"reason": sentence}
+    wire.send(op="runs", resumable=resumable)
     instance.report_engine_event(str(place), run)
-    succeeded = seam.execute_run(instance, message, job, resume=run.status is status.STARTED)
+    succeeded = seam.execute_run(instance, message, job, resume=resume)
     return (State.SUCCEEDED if succeeded else State.FAILED), {}

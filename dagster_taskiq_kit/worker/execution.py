@@ -108,6 +108,8 @@ class Deliveries:
                 held.began = verdict == "ok"
                 held.over = verdict != "ok"
                 held.server.answer(held.execution.key, go=verdict == "ok")
+            elif packet["op"] == "runs":
+                held.resumable = packet["resumable"]
             elif packet["op"] == "done" and held.began and not held.over:
                 # Said before the process is gone, so that the run goes on while it takes itself
                 # down.
@@ -149,13 +151,22 @@ class Deliveries:
             held.over = True
             held.server.signal(held.execution.key, signal.SIGKILL)
 
-    def give_back(self, *kinds: Kind) -> None:
-        """Kill what is held of these kinds, and let somebody else have it."""
+    def hand_over_runs(self) -> None:
+        """Let another worker go on with the runs that lose nothing by it."""
         for held in self._held.values():
-            if held.delivery.kind in kinds and not held.over:
-                held.given_back = True
-                # Dagster is not signalled: SIGTERM would make an executor stop its steps.
-                held.server.signal(held.execution.key, signal.SIGKILL)
+            if held.delivery.kind is Kind.RUN and (held.resumable or not held.began):
+                self._give_back(held)
+
+    def give_back_all(self) -> None:
+        """Kill what is held still, and let another worker have what can be had again."""
+        for held in self._held.values():
+            self._give_back(held)
+
+    def _give_back(self, held: "_Held") -> None:
+        if not held.over:
+            held.given_back = True
+            # Dagster is not signalled: SIGTERM would make an executor stop its steps.
+            held.server.signal(held.execution.key, signal.SIGKILL)
 
     async def _requeue(self, delivery: Delivery, reason: str, *, counts: bool) -> None:
         await self._insist(
@@ -200,6 +211,8 @@ class _Held:
         self.execution = execution
         self.began = False
         self.cancelled = False
+        #: A run whose executor can go on elsewhere where its log left off.
+        self.resumable = False
         self.given_back = False
         #: Its outcome is on its way to the broker.
         self.ending = False

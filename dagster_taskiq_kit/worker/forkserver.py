@@ -261,16 +261,17 @@ def _load(location: str) -> tuple[Any, Any]:
     import dagster as dg
 
     from .. import dagster_seam as seam
+    from .. import instance_pool
     from .rehearsal import rehearse
 
     values = json.loads(location)
     code = seam.load_code(seam.CodeLocation(**values))
     instance = dg.DagsterInstance.get()
     seam.write_compute_logs_without_mirror()
-    seam.pool_connections(instance)
-    seam.warm_instance(instance)
+    instance_pool.pool_connections(instance)
+    instance_pool.warm_instance(instance)
     rehearse()
-    seam.close_connections(instance)
+    instance_pool.close_connections(instance)
     return code, instance
 
 

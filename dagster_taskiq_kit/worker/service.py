@@ -167,10 +167,10 @@ class Worker:
             self._settings.drain_timeout_s,
             extra={"action": "draining", "worker_id": self.worker_id},
         )
-        self._deliveries.give_back(Kind.RUN)
+        self._deliveries.hand_over_runs()
         _, unfinished = await asyncio.wait(lanes, timeout=self._settings.drain_timeout_s)
         if unfinished:
-            self._deliveries.give_back(Kind.STEP, Kind.TASK)
+            self._deliveries.give_back_all()
             await asyncio.wait(unfinished)
 
     # -- heartbeat and orders

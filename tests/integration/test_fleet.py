@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.instance_pool import instance_id
 from dagster_taskiq_kit.testing.fleet import FleetError
 
 CODE = Path(__file__).parent / "code" / "fleet_jobs.py"
@@ -112,6 +113,37 @@ def test_a_stopped_worker_hands_its_run_over_and_another_finishes_it(fleet, laun
     assert sum(" STEP_START " in line for line in fleet.said(run_id)) == 1
 
 
+@pytest.mark.parametrize("job", ["in_process", "multiprocess"])
+def test_our_launcher_launches_jobs_on_dagsters_own_executors(fleet, launch, job):
+    fleet.start_worker("-f", str(CODE))
+    run_id = launch(job)
+    assert fleet.wait_for_run(run_id).status is dg.DagsterRunStatus.SUCCESS
+    assert sum(" STEP_SUCCESS " in line for line in fleet.said(run_id)) == 2
+
+
+def test_a_stopped_worker_lets_a_run_that_cannot_be_resumed_finish(fleet, launch):
+    worker = fleet.start_worker("-f", str(CODE))
+    run_id = launch("in_process")
+    fleet.wait_for(lambda: has_begun(fleet, run_id), "the step to begin")
+    assert fleet.stop_worker(worker) == 0
+    assert fleet.wait_for_run(run_id).status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_that_cannot_be_resumed_fails_with_a_sentence_and_executes_nothing_twice(
+    fleet, launch
+):
+    impatient = {"DAGSTER_TASKIQ_DRAIN_TIMEOUT_S": "0"}
+    worker = fleet.start_worker("-f", str(CODE), environment=impatient)
+    run_id = launch("in_process")
+    fleet.wait_for(lambda: has_begun(fleet, run_id), "the step to begin")
+    assert fleet.stop_worker(worker) == 0
+    fleet.start_worker("-f", str(CODE))
+    assert fleet.wait_for_run(run_id).status is dg.DagsterRunStatus.FAILURE
+    said = fleet.said(run_id)
+    assert any("cannot resume" in line and "run_retries" in line for line in said)
+    assert sum(" STEP_START " in line for line in said) == 1
+
+
 def test_a_bad_tag_fails_the_run_with_one_sentence(fleet, launch):
     fleet.start_worker("-f", str(CODE))
     run_id = launch("bad_tag")
@@ -136,8 +168,8 @@ def test_a_fleet_leaves_the_environment_as_it_was(make_fleet):
 
 def test_processes_that_first_use_an_instance_at_once_agree_on_its_id(fleet):
     code = (
-        "import dagster as dg; from dagster_taskiq_kit import dagster_seam as seam;"
-        "print(seam.instance_id(dg.DagsterInstance.get()))"
+        "import dagster as dg; from dagster_taskiq_kit.instance_pool import instance_id;"
+        "print(instance_id(dg.DagsterInstance.get()))"
     )
     fleet.instance.get_runs(limit=1)  # the tables are there, the id is not
     readers = [
@@ -147,7 +179,7 @@ def test_processes_that_first_use_an_instance_at_once_agree_on_its_id(fleet):
         for _ in range(4)
     ]
     said = {reader.communicate(timeout=60)[0].split()[-1] for reader in readers}
-    assert said == {seam.instance_id(fleet.instance)}
+    assert said == {instance_id(fleet.instance)}
 
 
 def test_code_that_does_not_import_shows_the_users_own_traceback(fleet, tmp_path):

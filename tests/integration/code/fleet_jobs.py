@@ -58,6 +58,21 @@ def in_memory():
     add_one(one())
 
 
-defs = dg.Definitions(
-    jobs=[two_steps, sleeps, crashes_once, bad_tag, in_memory], executor=taskiq_executor
-)
+@dg.op
+def sleeps_a_while() -> int:
+    time.sleep(3)
+    return 1
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def in_process():
+    add_one(sleeps_a_while())
+
+
+@dg.job(executor_def=dg.multiprocess_executor)
+def multiprocess():
+    add_one(one())
+
+
+jobs = [two_steps, sleeps, crashes_once, bad_tag, in_memory, in_process, multiprocess]
+defs = dg.Definitions(jobs=jobs, executor=taskiq_executor)
