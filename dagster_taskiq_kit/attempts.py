@@ -10,7 +10,8 @@ import dagster as dg
 
 from . import dagster_seam as seam
 from .broker.bells import Ring
-from .states import State
+from .broker.records import Record
+from .states import OWNED, State
 
 STEP_ENDS = frozenset(
     {
@@ -38,12 +39,42 @@ class Limits:
         max_concurrent: Steps of the run at once, or None.
         tag_concurrency_limits: Dagster's limits by step tag.
         step_dependency_config: When a step may begin.
+        worker_lost_retries: Retries of a step beyond its own policy, when its worker was lost.
     """
 
     retries: seam.RetryMode
     max_concurrent: int | None
     tag_concurrency_limits: list[dict[str, Any]]
     step_dependency_config: seam.StepDependencyConfig
+    worker_lost_retries: int = 0
+
+    def write_end(
+        self,
+        context: seam.IStepContext,
+        error: seam.SerializableErrorInfo,
+        known_state: seam.KnownExecutionState,
+        *,
+        lost: bool,
+        settle_s: float,
+    ) -> None:
+        """Write STEP_UP_FOR_RETRY or STEP_FAILURE for an attempt that ended without either.
+
+        Args:
+            context: Dagster's context of the step.
+            error: What happened.
+            known_state: What Dagster knows of the run.
+            lost: Whether it ended because its worker was lost.
+            settle_s: How long the next attempt waits at least.
+        """
+        policy = context.op_retry_policy
+        before = known_state.get_retry_state().get_attempt_count(context.step.key)
+        by_policy = policy.max_retries if policy else 0
+        allowed = by_policy + (self.worker_lost_retries if lost else 0)
+        if self.retries.disabled or before >= allowed:
+            seam.write_step_failure(context, error)
+            return
+        delay_s = policy.calculate_delay(before + 1) if policy and before < by_policy else 0.0
+        seam.write_step_up_for_retry(context, error, max(delay_s, settle_s))
 
 
 @dataclass
@@ -58,6 +89,8 @@ class InFlight:
         outputs: Outputs seen of it.
         ring: What the bell said of it, when it rang.
         closing: Its end was written by us and is on its way back with the log.
+        announced: The run's log says where it waits.
+        missing: How often in a row the broker had no record of it.
     """
 
     step: seam.ExecutionStep
@@ -67,3 +100,10 @@ class InFlight:
     outputs: int = 0
     ring: Ring | None = None
     closing: bool = False
+    announced: bool = False
+    missing: int = 0
+
+    def take(self, record: Record) -> None:
+        """Take what a record says, as if the bell had said it, when the attempt is over."""
+        if record.state is not State.QUEUED and record.state not in OWNED:
+            self.ring = Ring(self.task_id, record.state, record.worker or "", record.detail)

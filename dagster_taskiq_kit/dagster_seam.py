@@ -33,6 +33,7 @@ try:
     from dagster._core.execution.plan.instance_concurrency_context import (
         InstanceConcurrencyContext,
     )
+    from dagster._core.execution.plan.objects import StepFailureData, StepRetryData
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.execution.plan.state import KnownExecutionState
     from dagster._core.execution.plan.step import ExecutionStep
@@ -362,6 +363,32 @@ class ReplayableExecution(ActiveExecution):
             if key in self._waiting_to_retry:
                 wait_s = event.step_retry_data.seconds_to_wait or 0
                 self._waiting_to_retry[key] = timestamp_s + wait_s
+
+
+# ---- ends of steps that their own process did not write
+
+
+def write_step_failure(context: IStepContext, error: SerializableErrorInfo) -> None:
+    """Write STEP_FAILURE for a step whose process is gone."""
+    dg.DagsterEvent.step_failure_event(
+        step_context=context,
+        step_failure_data=StepFailureData(error=error, user_failure_data=None),
+    )
+
+
+def write_step_up_for_retry(
+    context: IStepContext, error: SerializableErrorInfo, delay_s: float
+) -> None:
+    """Write STEP_UP_FOR_RETRY for a step whose process is gone."""
+    dg.DagsterEvent.step_retry_event(
+        context, StepRetryData(error=error, seconds_to_wait=delay_s or None)
+    )
+
+
+def error_kind(event: dg.DagsterEvent) -> str | None:
+    """Return the class name of the error of a STEP_FAILURE or STEP_UP_FOR_RETRY, if it has one."""
+    error = getattr(event.event_specific_data, "error", None)
+    return error.cls_name if error is not None else None
 
 
 # ---- compute logs of a child

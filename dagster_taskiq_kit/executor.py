@@ -48,7 +48,6 @@ class TaskiqExecutor(dg.Executor):
             execution_plan,
             self.settings,
             self._limits,
-            self.log_failure_or_retry_event_after_error,
         )
         yield from orchestrator.execute()
 
@@ -64,6 +63,13 @@ def _config_schema() -> dict[str, dg.Field]:
         ),
         "tag_concurrency_limits": seam.get_tag_concurrency_limits_config(),
         "step_dependency_config": seam.get_step_dependency_config_field(),
+        "worker_lost_retries": dg.Field(
+            dg.IntSource,
+            is_required=False,
+            default_value=0,
+            description="Retries of a step beyond its own retry policy when its worker was lost "
+            "(killed, out of memory, reclaimed).",
+        ),
     }
 
 
@@ -110,5 +116,6 @@ def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
             step_dependency_config=seam.StepDependencyConfig.from_config(
                 config.get("step_dependency_config")
             ),
+            worker_lost_retries=config["worker_lost_retries"],
         ),
     )

@@ -26,20 +26,18 @@ from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
 from .errors import BrokerUnavailable
 from .instance_pool import pooled_connections
-from .messages import StepMessage
-from .routing import Route, StepRoutes
-from .run_log import RunLog
+from .run_log import WORKER_LOST, RunLog
 from .settings import TaskiqSettings
-from .states import OWNED, Kind, State
+from .states import OWNED, State
+from .step_submission import StepSubmission
 from .wake_up import WakeUp
 
 #: How long a missed ring of the bell can cost.
 SLOW_POLL_S = 10.0
 _PROBE_S = 1.0
 
-WriteEnd = Callable[
-    [seam.IStepContext, seam.SerializableErrorInfo, seam.KnownExecutionState], object
-]
+#: Readings of the broker in a row without a record: a worker that has it states it meanwhile.
+_MISSING_TWICE = 2
 
 
 class Orchestrator:
@@ -50,8 +48,6 @@ class Orchestrator:
         plan: What to execute.
         settings: The deployment.
         limits: What the run's executor config says.
-        write_end: Writes STEP_UP_FOR_RETRY or STEP_FAILURE after an error, as the op's retry policy
-            has it.
     """
 
     def __init__(
@@ -60,23 +56,21 @@ class Orchestrator:
         plan: seam.ExecutionPlan,
         settings: TaskiqSettings,
         limits: Limits,
-        write_end: WriteEnd,
     ) -> None:
         self._context = context
         self._plan = plan
         self._settings = settings
         self._limits = limits
-        self._write_end = write_end
         self._run = context.dagster_run
-        self._code = seam.code_name(self._run, context.reconstructable_job)
-        self._routes = StepRoutes(settings, self._run.tags)
         self._broker = SyncConnection(settings)
+        self._submission = StepSubmission(context, settings, self._broker, limits.retries)
         self._bell = Bell(self._broker, self._run.run_id)
-        self._log = RunLog(context.instance, self._run.run_id)
+        self._log = RunLog(context.instance, self._run.run_id, self._say_stale)
         self._wake_up = WakeUp()
         self._in_flight: dict[str, InFlight] = {}
         #: Messages whose step has ended and whose process has not: hooks run after the end.
         self._leaving: set[str] = set()
+        self._check_at_s = time.monotonic() + SLOW_POLL_S
         self._active: seam.ReplayableExecution
 
     def execute(self) -> Iterator[dg.DagsterEvent]:
@@ -133,19 +127,20 @@ class Orchestrator:
         for step in self._active.replay(prior):
             attempt = self._active.retry_state.get_attempt_count(step.key) + 1
             flight = self._in_flight[step.key] = InFlight(
-                step, self._task_id(step, attempt), attempt, None
+                step, messages.step_task_id(self._run.run_id, step.key, attempt), attempt, None
             )
             record = self._through_outages(lambda: records.fetch(self._broker, flight.task_id))  # noqa: B023
-            if record is None:
+            if record is not None:
+                flight.take(record)
+            elif not self._log.has_begun(step.key):
                 self._hand_out(flight)
-            elif record.state is not State.QUEUED and record.state not in OWNED:
-                flight.ring = Ring(flight.task_id, record.state, record.worker or "", record.detail)
 
     # -- one turn
 
     def _turn(self) -> Iterator[dg.DagsterEvent]:
         """Take in what happened, then submit what may begin."""
         yield from self._read_log()
+        self._check_records()
         for flight in [flight for flight in self._in_flight.values() if flight.ring is not None]:
             yield from self._read_again(flight)
         self._close_what_ended_without_a_word()
@@ -242,10 +237,7 @@ class Orchestrator:
         flight = self._in_flight.get(event.step_key or "")
         if event.event_type in STEP_ENDS:
             if flight is None:
-                self._say(
-                    f"Ignoring {event.event_type_value} of step {event.step_key!r}: that attempt "
-                    "was closed before."
-                )
+                self._say_stale(event)
                 return
             self._active.handle_event(event)
             del self._in_flight[flight.step.key]
@@ -265,65 +257,40 @@ class Orchestrator:
 
     def _submit(self, step: seam.ExecutionStep) -> None:
         attempt = self._active.retry_state.get_attempt_count(step.key) + 1
-        flight = InFlight(step, self._task_id(step, attempt), attempt, self._log.cursor)
+        flight = InFlight(
+            step,
+            messages.step_task_id(self._run.run_id, step.key, attempt),
+            attempt,
+            self._log.cursor,
+        )
         self._in_flight[step.key] = flight
         self._hand_out(flight)
 
     def _hand_out(self, flight: InFlight) -> None:
-        route = self._routes.of(flight.step)
-        self._announce(flight, route)
-        message = StepMessage(
-            run_id=self._run.run_id,
-            step_key=flight.step.key,
-            attempt=flight.attempt,
-            code=self._code,
-            retry_mode=self._limits.retries.for_inner_plan().value,
-            known_state=seam.serialize_value(self._known_state(flight.step)),
-        )
-        call = records.submit(
-            task_id=message.task_id,
-            kind=Kind.STEP,
-            queue=route.queue,
-            priority=route.priority,
-            run_id=self._run.run_id,
-            payload=messages.encode(message),
-            outcome_ttl_s=self._settings.outcome_ttl_s,
-        )
-        self._through_outages(lambda: self._broker.run(call))
+        known_state = self._active.get_known_state()
+        self._through_outages(lambda: self._submission.submit(flight, known_state))
 
-    def _announce(self, flight: InFlight, route: Route) -> None:
-        dg.DagsterEvent.step_worker_starting(
-            self._context.for_step(flight.step),
-            message=f'Queued step "{flight.step.key}" on {route}.',
-            metadata={
-                "queue": dg.MetadataValue.text(route.queue),
-                "priority": dg.MetadataValue.int(route.priority),
-                "task_id": dg.MetadataValue.text(flight.task_id),
-            },
+    def _check_records(self) -> None:
+        """Look for what the bell did not say, because it was missed or the broker forgot it."""
+        if time.monotonic() < self._check_at_s:
+            return
+        self._check_at_s = time.monotonic() + SLOW_POLL_S
+        waiting = [flight for flight in self._in_flight.values() if flight.ring is None]
+        found = self._through_outages(
+            lambda: records.fetch_all(self._broker, [flight.task_id for flight in waiting])
         )
-
-    def _known_state(self, step: seam.ExecutionStep) -> seam.KnownExecutionState:
-        """Return what a step must know of the run, and no more.
-
-        Dagster's own state holds every output of the run, so messages would grow with the job.
-        """
-        state = self._active.get_known_state()
-        needed = {
-            handle
-            for step_input in step.step_inputs
-            for handle in step_input.get_step_output_handle_dependencies()
-        }
-        attempts = state.previous_retry_attempts
-        return seam.KnownExecutionState(
-            previous_retry_attempts={step.key: attempts[step.key]} if step.key in attempts else {},
-            dynamic_mappings=state.dynamic_mappings,
-            ready_outputs=needed & set(state.ready_outputs),
-            step_output_versions=state.step_output_versions,
-            parent_state=state.parent_state,
-        )
-
-    def _task_id(self, step: seam.ExecutionStep, attempt: int) -> str:
-        return messages.step_task_id(self._run.run_id, step.key, attempt)
+        for flight in waiting:
+            record = found[flight.task_id]
+            flight.missing = flight.missing + 1 if record is None else 0
+            if record is not None:
+                flight.take(record)
+            elif flight.missing < _MISSING_TWICE:
+                continue  # its worker may be about to state it again
+            elif self._log.has_begun(flight.step.key):
+                reason = "The broker forgot it, and no worker executes it."
+                flight.ring = Ring(flight.task_id, State.LOST, "", {"reason": reason})
+            else:
+                self._hand_out(flight)
 
     def _close_what_ended_without_a_word(self) -> None:
         """Close attempts that ended with no terminal event in the log."""
@@ -338,12 +305,22 @@ class Orchestrator:
             by = f" on worker {ring.worker}" if ring.worker else ""
             reason = ring.detail.get("reason", "")
             sentence = f'Step "{flight.step.key}" {ENDINGS[ring.state]}{by}. {reason}'.rstrip()
-            self._close(flight, seam.SerializableErrorInfo(sentence, stack=[], cls_name=None))
+            kind = WORKER_LOST if ring.lost and not ring.gone else None
+            error = seam.SerializableErrorInfo(sentence, stack=[], cls_name=kind)
+            self._close(flight, error, lost=ring.lost)
 
-    def _close(self, flight: InFlight, error: seam.SerializableErrorInfo) -> None:
+    def _close(
+        self, flight: InFlight, error: seam.SerializableErrorInfo, *, lost: bool = False
+    ) -> None:
         """Write the end of an attempt; it is handled when it comes back with the log."""
         flight.closing = True
-        self._write_end(self._context.for_step(flight.step), error, self._active.get_known_state())
+        self._limits.write_end(
+            self._context.for_step(flight.step),
+            error,
+            self._active.get_known_state(),
+            lost=lost,
+            settle_s=self._settings.settle_s if error.cls_name == WORKER_LOST else 0.0,
+        )
 
     # -- interruption
 
@@ -371,6 +348,12 @@ class Orchestrator:
             self._broker.run(call)
         except BrokerUnavailable as error:
             self._say(f"{error} Steps that run are stopped when it is back.")
+
+    def _say_stale(self, event: dg.DagsterEvent) -> None:
+        self._say(
+            f"Ignoring {event.event_type_value} of step {event.step_key!r} from process "
+            f"{event.pid}: that attempt was closed before."
+        )
 
     def _say(self, sentence: str) -> None:
         dg.DagsterEvent.engine_event(self._context, sentence, seam.EngineEventData())

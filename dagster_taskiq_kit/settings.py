@@ -110,6 +110,12 @@ class TaskiqSettings(BaseModel):
         default=15.0, gt=0, description="How long a worker is trusted after its last renewal."
     )
     renew_s: float = Field(default=3.0, gt=0, description="How often a worker renews its lease.")
+    witness_s: float = Field(
+        default=3.0,
+        gt=0,
+        description="How often a worker that cannot renew asks Dagster's database whether its work "
+        "was given to others; what replaces lost work waits 2 s longer than this.",
+    )
     connect_timeout_s: float = Field(
         default=2.0, gt=0, description="Longest wait for a connection to the broker."
     )
@@ -171,6 +177,11 @@ class TaskiqSettings(BaseModel):
                 f"Bad {where}: {findings}.",
                 ".".join(str(part) for part in error.errors()[0]["loc"]) or None,
             ) from None
+
+    @property
+    def settle_s(self) -> float:
+        """How long what replaces lost work waits, so that a cut-off worker has seen the verdict."""
+        return self.witness_s + 2.0
 
     def require_url(self) -> str:
         """Return the broker url.

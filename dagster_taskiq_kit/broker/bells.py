@@ -38,6 +38,16 @@ class Ring:
     worker: str
     detail: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the attempt ended because its worker was lost, not by what it did itself."""
+        return self.state is State.LOST or bool(self.detail.get("begun_before"))
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process is known to be gone: its own worker said so."""
+        return self.state is not State.REFUSED and bool(self.detail.get("gone"))
+
 
 class Bell:
     """Listens to one run's bell, on a connection of its own.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
+import redis.asyncio.retry
 import redis.backoff
 import redis.exceptions
 import redis.retry
@@ -162,7 +163,12 @@ class AsyncConnection:
         self.client: redis.asyncio.Redis = (
             redis.asyncio.Redis(connection_pool=pool)
             if pool is not None
-            else redis.asyncio.Redis.from_url(self.url, **connection_options(settings))
+            else redis.asyncio.Redis.from_url(
+                self.url,
+                # A break must be seen: repeating is for :meth:`attempt`, and a heartbeat counts it.
+                retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
+                **connection_options(settings),
+            )
         )
 
     async def run(self, call: Call[T], give_up_s: float | None = None) -> T:

@@ -31,9 +31,7 @@ KEYS: dict[str, Key] = {
         (), "string", "first user", "never", "Dagster instance the namespace belongs to"
     ),
     "schema": Key((), "string", "first user", "never", "highest schema version ever written"),
-    "born": Key(
-        (), "string", "first user", "never", "server time in ms when the namespace was made"
-    ),
+    "born": Key((), "string", "scripts", "never", "server time in ms when the namespace was made"),
     "record": Key(
         ("task_id",), "hash", "scripts", "outcome_ttl_s after its end", "the truth about a message"
     ),
@@ -59,8 +57,9 @@ KEYS: dict[str, Key] = {
         ("queue",), "zset", "scripts", "never", "running task ids by server ms of the start"
     ),
     "run": Key(
-        ("run_id",), "set", "scripts", "1 day after the last write", "task ids of a run, not ended"
+        ("run_id",), "set", "scripts", "1 year after the last write", "task ids of a run, not ended"
     ),
+    "open_runs": Key((), "set", "scripts", "never", "runs with a message that has not ended"),
     "bell": Key(
         ("run_id",),
         "stream",
@@ -72,12 +71,18 @@ KEYS: dict[str, Key] = {
     "workers": Key(
         (), "zset", "scripts", "never", "worker ids by server ms at which their lease ends"
     ),
-    "worker": Key(
-        ("worker_id",), "hash", "its worker", "1 hour after the lease", "a worker's card"
-    ),
+    "worker": Key(("worker_id",), "hash", "its worker", "1 day after the lease", "a worker's card"),
     "held": Key(
-        ("worker_id",), "set", "scripts", "with the card", "task ids the server thinks it holds"
+        ("worker_id",), "set", "scripts", "by rescue", "task ids the server thinks it holds"
     ),
+    "unnamed": Key(
+        ("worker_id",),
+        "hash",
+        "scripts",
+        "1 hour",
+        "how often in a row a renewal did not name what the server thinks it holds",
+    ),
+    "round": Key(("duty",), "string", "scripts", "one round", "worker elected to do a duty"),
     "claim": Key(
         ("worker_id", "lane"),
         "hash",

@@ -45,6 +45,7 @@ class Delivery:
         deliveries: How often it was handed out, this time included.
         waited_ms: From submission to this claim, on the server's clock.
         handed_over: A draining worker gave this run back while it was executing.
+        band: Its band of priority.
     """
 
     task_id: str
@@ -56,6 +57,7 @@ class Delivery:
     deliveries: int
     waited_ms: int
     handed_over: bool
+    band: int
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def submit(
     run_id: str,
     payload: bytes,
     outcome_ttl_s: int,
+    supersedes: str = "",
 ) -> Call[Submitted]:
     """Create a record and queue it, unless a record of that id exists.
 
@@ -123,10 +126,11 @@ def submit(
         run_id: The Dagster run, or '' for a user's own task.
         payload: The taskiq message.
         outcome_ttl_s: How long the record is kept when its run is cancelled and it ends at once.
+        supersedes: The lost message that this one takes the place of: a run's last execution.
     """
     arguments = [
         task_id, kind.value, queue, str(band_of_priority(priority)), run_id, payload,
-        str(outcome_ttl_s),
+        str(outcome_ttl_s), supersedes,
     ]  # fmt: skip
     return Call(
         "submit", arguments, lambda answer: Submitted(bool(answer[0]), State(text(answer[1])))
@@ -157,11 +161,12 @@ def claim(
         if not answer[0]:
             flat = [text(part) for part in answer[1:]]
             return NothingWaits(dict(zip(flat[::2], flat[1::2], strict=True)))
-        _, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over = answer
+        _, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over, band = answer
         return Delivery(
             task_id=text(task_id), token=token, kind=Kind(text(kind)), queue=text(queue),
             run_id=text(run_id), payload=payload, deliveries=int(deliveries),
             waited_ms=int(waited_ms), handed_over=text(handed_over) == "1",
+            band=int(band),
         )  # fmt: skip
 
     arguments = [
@@ -201,7 +206,7 @@ def finish(
     Args:
         task_id: The message.
         token: Owner token of the delivery.
-        outcome: A terminal state.
+        outcome: A terminal state, or LOST.
         detail: What the orchestrator and an operator may want to know, as JSON.
         outcome_ttl_s: How long the record is kept.
         dead_letter: Why its payload shall go to the dead letters; '' for not.
@@ -238,6 +243,81 @@ def cancel(run_id: str, *, whole_run: bool, outcome_ttl_s: int) -> Call[Cancelle
     return Call("cancel", arguments, lambda answer: Cancelled(*(int(part) for part in answer)))
 
 
+def restate(delivery: Delivery, worker_id: str) -> Call[Verdict]:
+    """Write again what a worker really executes and the server forgot.
+
+    Args:
+        delivery: What it executes.
+        worker_id: Who it is.
+    """
+    arguments = [
+        delivery.task_id, delivery.token, worker_id, delivery.kind.value, delivery.queue,
+        str(delivery.band), delivery.run_id, delivery.payload, str(delivery.deliveries),
+        str(delivery.waited_ms),
+    ]  # fmt: skip
+    return Call("restate", arguments, _verdict)
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A message that was taken from a worker whose lease had expired.
+
+    Args:
+        task_id: The message.
+        state: ``queued`` again, ``lost``, or ``refused`` after too many deliveries.
+        worker_id: From whom.
+    """
+
+    task_id: str
+    state: State
+    worker_id: str
+
+
+#: Workers that one call rescues at most, so that no script runs for long.
+_RESCUE_WORKERS = 20
+
+
+def rescue(worker_id: str, round_s: float, outcome_ttl_s: int) -> Call[Sequence[Rescued]]:
+    """Take from workers whose lease has expired what they held.
+
+    Args:
+        worker_id: Who rescues; only one worker does so in a round.
+        round_s: How long a round lasts.
+        outcome_ttl_s: How long the records of what is lost are kept.
+    """
+
+    def read(answer: Sequence[Any]) -> Sequence[Rescued]:
+        flat = [text(part) for part in answer]
+        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return [Rescued(task_id, State(state), worker) for task_id, state, worker in rows]
+
+    arguments = [
+        worker_id, str(int(round_s * 1000)), str(MAX_DELIVERIES), str(outcome_ttl_s),
+        str(_RESCUE_WORKERS),
+    ]  # fmt: skip
+    return Call("rescue", arguments, read)
+
+
+def revive(task_id: str, reason: str, outcome_ttl_s: int) -> Call[State | None]:
+    """Hand a lost run out again that had never begun; answers the state that it is in then.
+
+    Args:
+        task_id: The message.
+        reason: What happened to it, for the dead letter that it becomes after too many deliveries.
+        outcome_ttl_s: How long the record is kept in that case.
+    """
+
+    def read(answer: Any) -> State | None:
+        return None if text(answer) == "none" else State(text(answer))
+
+    return Call("revive", [task_id, str(MAX_DELIVERIES), reason, str(outcome_ttl_s)], read)
+
+
+def take_turn(duty: str, worker_id: str, round_s: float) -> Call[bool]:
+    """Ask to be the one worker that does a duty in this round."""
+    return Call("turn", [duty, worker_id, str(int(round_s * 1000))], bool)
+
+
 def read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record | None:
     """Read the hash of a record, as HGETALL gives it; None when there is none."""
     if not flat:
@@ -272,3 +352,21 @@ def fetch(connection: SyncConnection, task_id: str) -> Record | None:
     """
     key = connection.keys.name("record", task_id)
     return connection.attempt(lambda: read_record(task_id, connection.client.hgetall(key)))
+
+
+def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[str, Record | None]:
+    """Return the records of many messages in one round trip.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+
+    def ask() -> Mapping[str, Record | None]:
+        pipeline = connection.client.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hgetall(connection.keys.name("record", task_id))
+        answers = pipeline.execute()
+        rows = zip(task_ids, answers, strict=True)
+        return {task_id: read_record(task_id, answer) for task_id, answer in rows}
+
+    return connection.attempt(ask) if task_ids else {}

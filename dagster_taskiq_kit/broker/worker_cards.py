@@ -11,7 +11,7 @@ import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
 from ..version import __version__
 from .scripts import Call, text
@@ -73,24 +73,57 @@ def default_worker_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def renew(card: WorkerCard, lease_s: float, held: Mapping[str, str]) -> Call[Mapping[str, str]]:
+Order = Literal["revoked", "cancel", "forgotten"]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a worker says of one message that it holds.
+
+    Args:
+        token: Owner token of the delivery.
+        began: Whether the broker allowed it to begin.
+    """
+
+    token: str
+    began: bool
+
+
+def renew(
+    card: WorkerCard,
+    lease_s: float,
+    held: Mapping[str, Holding],
+    instance_id: str,
+    outcome_ttl_s: int,
+) -> Call[Mapping[str, Order]]:
     """Renew a worker's lease and fetch orders for what it holds.
 
     Args:
         card: The card as it is now.
         lease_s: How long the lease is good from now.
-        held: Owner token by task id, for every message it holds.
+        held: Every message it holds, by task id.
+        instance_id: The Dagster instance, which a server that forgot everything is told again.
+        outcome_ttl_s: How long the records are kept of what the worker does not know of.
 
     Returns:
-        A call that answers with ``revoked`` or ``cancel`` by task id.
+        A call that answers with orders by task id: ``revoked``, ``cancel``, or ``forgotten`` for
+        what the broker does not know to be running there.
     """
 
-    def read(answer: Sequence[bytes]) -> Mapping[str, str]:
+    def read(answer: Sequence[bytes]) -> Mapping[str, Order]:
         flat = [text(part) for part in answer]
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        return cast("Mapping[str, Order]", dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    pairs = [part for pair in held.items() for part in pair]
-    return Call("renew", [card.worker_id, str(int(lease_s * 1000)), card.to_json(), *pairs], read)
+    triples = [
+        part
+        for task_id, holding in held.items()
+        for part in (task_id, holding.token, "1" if holding.began else "0")
+    ]
+    arguments = [
+        card.worker_id, str(int(lease_s * 1000)), card.to_json(), instance_id, str(outcome_ttl_s),
+        *triples,
+    ]  # fmt: skip
+    return Call("renew", arguments, read)
 
 
 def retire(worker_id: str) -> Call[int]:

@@ -1,14 +1,19 @@
 """``dagster-taskiq worker``: start a worker."""
 
 import asyncio
+import contextlib
 import os
-from typing import Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
 from .main import broker_options, configure_logging, given
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @click.group()
@@ -50,34 +55,34 @@ def start(
     configure_logging(loglevel)
     settings = TaskiqSettings.resolve(given(broker), where="options")
     settings.require_url()
-    instance_id = _instance_id()
+    with _instance() as instance:
+        from .. import dagster_seam as seam
+        from ..broker.connection import SyncConnection
+        from ..broker.guards import check_broker
+        from ..broker.worker_cards import default_worker_name
+        from ..instance_pool import instance_id
+        from ..worker.service import Worker, WorkerOptions
 
-    from .. import dagster_seam as seam
-    from ..broker.connection import SyncConnection
-    from ..broker.guards import check_broker
-    from ..broker.worker_cards import default_worker_name
-    from ..worker.service import Worker, WorkerOptions
+        options = WorkerOptions(
+            name=name or default_worker_name(),
+            queues=[_queue(queue) for queue in queues] or [settings.default_queue],
+            slots=slots,
+            run_slots=run_slots,
+            locations=seam.code_locations(
+                modules=modules,
+                files=files,
+                workspaces=workspaces,
+                working_directory=working_directory,
+            ),
+        )
+        connection = SyncConnection(settings)
+        check_broker(connection, instance_id(instance))
+        connection.close()
 
-    options = WorkerOptions(
-        name=name or default_worker_name(),
-        queues=[_queue(queue) for queue in queues] or [settings.default_queue],
-        slots=slots,
-        run_slots=run_slots,
-        locations=seam.code_locations(
-            modules=modules,
-            files=files,
-            workspaces=workspaces,
-            working_directory=working_directory,
-        ),
-    )
-    connection = SyncConnection(settings)
-    check_broker(connection, instance_id)
-    connection.close()
+        async def work() -> None:
+            await Worker(settings, options, instance).run()
 
-    async def work() -> None:
-        await Worker(settings, options).run()
-
-    asyncio.run(work())
+        asyncio.run(work())
 
 
 def _queue(name: str) -> str:
@@ -87,8 +92,9 @@ def _queue(name: str) -> str:
         raise ConfigurationError(f"--queue: {error}.", "queue") from None
 
 
-def _instance_id() -> str:
-    """Return the id of the Dagster instance of this worker, from its own ``DAGSTER_HOME``."""
+@contextlib.contextmanager
+def _instance() -> "Generator[dg.DagsterInstance]":
+    """Open the Dagster instance of this worker, from its own ``DAGSTER_HOME``."""
     if not os.environ.get("DAGSTER_HOME"):
         raise ConfigurationError(
             "DAGSTER_HOME is not set: a worker needs the Dagster instance whose runs it executes. "
@@ -97,10 +103,9 @@ def _instance_id() -> str:
         )
     import dagster as dg
 
-    from ..instance_pool import instance_id
-
     try:
-        with dg.DagsterInstance.get() as instance:
-            return instance_id(instance)
+        instance = dg.DagsterInstance.get()
     except dg.DagsterInvariantViolationError as error:
         raise ConfigurationError(f"DAGSTER_HOME cannot be used: {error}", "DAGSTER_HOME") from error
+    with instance:
+        yield instance

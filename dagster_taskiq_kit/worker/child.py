@@ -104,7 +104,8 @@ def _execute_step(
     if run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
         return State.CANCELLED, {"reason": f"The run is {run.status.value}."}
     return State.REFUSED, {
-        "reason": f"Attempt {message.attempt} of step {message.step_key!r} was started before."
+        "reason": f"Attempt {message.attempt} of step {message.step_key!r} has begun before.",
+        "begun_before": True,
     }
 
 

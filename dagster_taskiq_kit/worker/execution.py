@@ -16,12 +16,14 @@ from ..broker import records
 from ..broker.connection import AsyncConnection
 from ..broker.records import Delivery
 from ..broker.scripts import Call
+from ..broker.worker_cards import Holding
 from ..errors import BrokerUnavailable, CodeNotServed, MessageError
 from ..messages import Message
 from ..settings import TaskiqSettings
 from ..states import Kind, State
 from .fork_client import Execution, ForkServerClient
 from .place import Place
+from .witness import Executing
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,13 +56,21 @@ class Deliveries:
         self._changed = changed
         self._held: dict[str, _Held] = {}
 
-    def tokens(self) -> dict[str, str]:
-        """Return the owner token by task id."""
+    def holdings(self) -> dict[str, Holding]:
+        """Return what is held, by task id."""
         return {
-            held.delivery.task_id: held.delivery.token
+            held.delivery.task_id: Holding(held.delivery.token, held.began)
             for held in self._held.values()
             if not held.over
         }
+
+    def executing(self) -> Sequence[Executing]:
+        """Return what the broker allowed to begin and has not ended, for the witness."""
+        return [
+            Executing(held.message, held.execution.pid)
+            for held in self._held.values()
+            if held.began and not held.over and not held.ending
+        ]
 
     def busy(self, *kinds: Kind) -> int:
         """Return how many messages of these kinds are held."""
@@ -84,7 +94,7 @@ class Deliveries:
             delivery.handed_over,
         )
         execution = server.begin(delivery.token, message, place)
-        held = self._held[delivery.task_id] = _Held(delivery, server, execution)
+        held = self._held[delivery.task_id] = _Held(delivery, message, server, execution)
         self._changed()
         try:
             await self._follow(held)
@@ -110,6 +120,8 @@ class Deliveries:
                 held.server.answer(held.execution.key, go=verdict == "ok")
             elif packet["op"] == "runs":
                 held.resumable = packet["resumable"]
+            elif packet["op"] == "expired":
+                held.expired = True
             elif packet["op"] == "done" and held.began and not held.over:
                 # Said before the process is gone, so that the run goes on while it takes itself
                 # down.
@@ -124,10 +136,14 @@ class Deliveries:
         reason = _death_in_words(exit_code)
         if held.cancelled:
             await self._finish(delivery, State.CANCELLED, {"reason": reason})
-        elif held.given_back and (not held.began or delivery.kind is Kind.RUN):
+        elif held.expired and held.began:
+            reason = "Its worker could not renew its lease in time."
+            await self._finish(delivery, State.LOST, self._last_words(reason))
+        elif held.expired or (held.given_back and (not held.began or delivery.kind is Kind.RUN)):
             await self._requeue(delivery, reason, counts=False)
         elif held.given_back:
-            await self._finish(delivery, State.LOST, {"reason": "Its worker was shut down."})
+            reason = "Its worker was shut down before it ended."
+            await self._finish(delivery, State.LOST, self._last_words(reason))
         elif held.began:
             await self._finish(delivery, State.CRASHED, {"reason": reason, "exit_code": exit_code})
         else:
@@ -143,6 +159,15 @@ class Deliveries:
         asyncio.get_running_loop().call_later(
             self._settings.cancel_grace_s, held.server.signal, held.execution.key, signal.SIGKILL
         )
+
+    async def restate(self, task_id: str) -> None:
+        """Tell a broker that forgot it what really runs here; kill it if it is somebody else's."""
+        held = self._held.get(task_id)
+        if held is None or held.ending:
+            return
+        call = records.restate(held.delivery, self._worker_id)
+        if await self._connection.run(call) != "ok":
+            self.revoke(task_id)
 
     def revoke(self, task_id: str) -> None:
         """Kill what is not ours any more, and report nothing for it."""
@@ -179,19 +204,27 @@ class Deliveries:
             )
         )
 
+    def _last_words(self, reason: str) -> dict[str, Any]:
+        return {"reason": reason, "worker": self._worker_id, "host": self._host, "gone": True}
+
     async def _finish(
         self, delivery: Delivery, outcome: State, detail: dict[str, Any], dead: str = ""
     ) -> None:
-        await self._insist(
-            records.finish(
-                delivery.task_id,
-                delivery.token,
-                outcome,
-                detail,
-                self._settings.outcome_ttl_s,
-                dead_letter=dead,
-            )
+        finish = records.finish(
+            delivery.task_id,
+            delivery.token,
+            outcome,
+            detail,
+            self._settings.outcome_ttl_s,
+            dead_letter=dead,
         )
+        held = self._held.get(delivery.task_id)
+        refused = await self._insist(finish) == "revoked"
+        # It may be that the broker forgot it since the last renewal.
+        if refused and held is not None and held.began:
+            restate = records.restate(delivery, self._worker_id)
+            if await self._insist(restate) == "ok":
+                await self._insist(finish)
 
     async def _insist(self, call: Call[T]) -> T:
         """Repeat a transition until the broker answers; it is idempotent, and ours to make."""
@@ -205,8 +238,15 @@ class Deliveries:
 class _Held:
     """One delivery and what was decided about it so far."""
 
-    def __init__(self, delivery: Delivery, server: ForkServerClient, execution: Execution) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        message: Message,
+        server: ForkServerClient,
+        execution: Execution,
+    ) -> None:
         self.delivery = delivery
+        self.message = message
         self.server = server
         self.execution = execution
         self.began = False
@@ -214,6 +254,8 @@ class _Held:
         #: A run whose executor can go on elsewhere where its log left off.
         self.resumable = False
         self.given_back = False
+        #: The fork server killed it because nobody renewed the lease.
+        self.expired = False
         #: Its outcome is on its way to the broker.
         self.ending = False
         #: Its record has ended, or is not ours: nothing more is to be written for it.

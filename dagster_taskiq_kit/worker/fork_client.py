@@ -69,6 +69,7 @@ class ForkServerClient:
         self.pointers: Sequence[str] = ()
         self._executions: dict[str, Execution] = {}
         self._spare: int | None = None
+        self._deadline_s: float | None = None
         self._stopping = False
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -112,6 +113,8 @@ class ForkServerClient:
             )
         if self._spare is not None:
             self._send(op="spare", count=self._spare)
+        if self._deadline_s is not None:
+            self._send(op="deadline", boot_time_s=self._deadline_s)
         return reader
 
     def serves(self, code: CodeName) -> bool:
@@ -152,6 +155,11 @@ class ForkServerClient:
         if count != self._spare:
             self._spare = count
             self._send(op="spare", count=count)
+
+    def vouch(self, until_s: float) -> None:
+        """Say until which boot time the children may go on."""
+        self._deadline_s = until_s
+        self._send(op="deadline", boot_time_s=until_s)
 
     def _send(self, **packet: Any) -> bool:
         if self._writer is None or self._writer.is_closing():

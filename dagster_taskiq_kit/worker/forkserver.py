@@ -2,7 +2,9 @@
 
 Invariant: it is single-threaded, runs no user code after the import, and holds no open connection
 when it forks. A child's death is known from ``waitpid`` and nothing else. When the worker's end of
-the wire is gone, every process group it made is killed and it leaves.
+the wire is gone, every process group it made is killed and it leaves. When the deadline that the
+worker gave it passes, every group at work is killed: a frozen, swapped-out or cut-off worker leaves
+nothing behind that others may execute again.
 
 *Warm*: it imports Dagster and the user's code once, makes and warms one instance, rehearses a
 step, and forks children ahead of need; a child inherits all of that. *Cold*: for code that leaves a
@@ -27,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..boot_time import boot_time_s
 from ..errors import CodeLoadFailed
 from .process import become_child, die_with_parent, signal_group
 from .wire import Wire
@@ -67,6 +70,8 @@ class ForkServer:
         self._last_start_s = time.monotonic()
         self._children: dict[int, Child] = {}
         self._by_key: dict[str, Child] = {}
+        #: Boot time at which nobody vouches for the children any more; None when nothing is said.
+        self._deadline_s: float | None = None
         self._selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
@@ -84,8 +89,11 @@ class ForkServer:
         self._maker.inherit_not = [wake_read, wake_write]
         try:
             while True:
-                timeout_s = _TICK_S if self._keep_spares() else 0.0
-                for event, _ in self._selector.select(timeout_s):
+                timeout_s = self._patience_s() if self._keep_spares() else 0.0
+                arrived = self._selector.select(timeout_s)
+                # First of all: after a freeze, what arrived is as old as the freeze.
+                self._keep_deadline()
+                for event, _ in arrived:
                     if event.data == "signal":
                         with contextlib.suppress(BlockingIOError):
                             wake_read.recv(4096)
@@ -122,6 +130,22 @@ class ForkServer:
                 signal_group(child.pid, packet["signal"])
         elif operation == "spare":
             self._spare_wanted = packet["count"]
+        elif operation == "deadline":
+            self._deadline_s = packet["boot_time_s"]
+
+    def _patience_s(self) -> float:
+        if self._deadline_s is None:
+            return _TICK_S
+        return max(0.0, min(_TICK_S, self._deadline_s - boot_time_s()))
+
+    def _keep_deadline(self) -> None:
+        if self._deadline_s is None or boot_time_s() < self._deadline_s:
+            return
+        # What is started after this is vouched for by the next renewal.
+        self._deadline_s = None
+        for child in self._by_key.values():
+            signal_group(child.pid, signal.SIGKILL)
+            self._worker.send(op="expired", key=child.key)
 
     def _take_spare(self) -> Child:
         waiting = [child for child in self._children.values() if child.key is None]

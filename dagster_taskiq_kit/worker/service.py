@@ -11,29 +11,51 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dagster as dg
 import redis.exceptions
 
+from ..boot_time import boot_time_s
 from ..broker import worker_cards
 from ..broker.connection import AsyncConnection, blocking_client
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..dagster_seam import CodeLocation
 from ..duties.heartbeat import Heartbeat
-from ..errors import BrokerUnavailable, ConfigurationError
+from ..duties.rescue import Rescue
+from ..errors import BrokerError, BrokerUnavailable, ConfigurationError
+from ..instance_pool import instance_id
 from ..settings import TaskiqSettings
 from ..states import Kind
 from .execution import Deliveries
 from .fork_client import ForkServerClient
 from .lanes import LaneReceiver
+from .witness import Witness
 
 logger = logging.getLogger(__name__)
 
 _ORDERS_WAIT_MS = 2_000
 _LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
+
+
+#: What a kill may take between the fork server's deadline and the last process being gone.
+_KILL_MARGIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What every worker does for the whole fleet when it is its turn.
+
+    Args:
+        tick: Does it once.
+        every_s: How often to try.
+    """
+
+    tick: Callable[[], Awaitable[None]]
+    every_s: float
 
 
 @dataclass(frozen=True)
@@ -71,16 +93,21 @@ class Worker:
     Args:
         settings: The deployment.
         options: What the operator chose.
+        instance: The Dagster instance whose runs it executes.
     """
 
-    def __init__(self, settings: TaskiqSettings, options: WorkerOptions) -> None:
+    def __init__(
+        self, settings: TaskiqSettings, options: WorkerOptions, instance: dg.DagsterInstance
+    ) -> None:
         self._settings = settings
         self._options = options
+        self._instance = instance
         self.worker_id = worker_cards.new_worker_id(options.name)
         self._servers = [ForkServerClient(location) for location in options.locations]
         self._finish = asyncio.Event()
         self._stop = asyncio.Event()
         self._state = "alive"
+        self._good_until_s = 0.0
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT; returns when drained.
@@ -97,10 +124,12 @@ class Worker:
         )
         self._heartbeat = Heartbeat(
             AsyncConnection(self._settings),
-            self._settings.lease_s,
+            self._settings,
+            instance_id(self._instance),
             self._card,
-            self._deliveries.tokens,
+            self._deliveries.holdings,
             self._obey,
+            self._vouch,
         )
         try:
             await asyncio.gather(*(server.start() for server in self._servers))
@@ -123,6 +152,7 @@ class Worker:
         background = [
             asyncio.create_task(self._renew()),
             asyncio.create_task(self._hear_orders()),
+            *(asyncio.create_task(self._do(duty)) for duty in self._duties()),
         ]
         lanes = [
             asyncio.create_task(receiver.listen(self._finish)) for receiver in self._receivers()
@@ -176,18 +206,66 @@ class Worker:
     # -- heartbeat and orders
 
     async def _renew(self) -> None:
-        away = False
         while True:
-            await asyncio.sleep(
-                self._settings.renew_s if not away else min(1, self._settings.renew_s)
-            )
+            await asyncio.sleep(self._settings.renew_s)
             try:
                 await self._heartbeat.tick()
-                away = False
-            except BrokerUnavailable as error:
-                if not away:
-                    logger.warning("%s", error, extra={"action": "broker_away"})
-                away = True
+            except BrokerError as error:
+                logger.warning("%s", error, extra={"action": "broker_away"})
+                await self._outlast_outage()
+
+    async def _outlast_outage(self) -> None:
+        """Renew as soon as the broker answers; until then ask the database about what runs."""
+        witness = Witness(self._instance)
+        asking = asyncio.create_task(self._ask(witness))
+        try:
+            while True:
+                await asyncio.sleep(min(1.0, self._settings.renew_s))
+                with contextlib.suppress(BrokerError):
+                    await self._heartbeat.tick()
+                    return
+        finally:
+            asking.cancel()
+
+    async def _ask(self, witness: Witness) -> None:
+        """Kill what the database says was given to others; vouch for the rest."""
+        while True:
+            began_s = boot_time_s()
+            executing = self._deliveries.executing()
+            try:
+                overtaken = await asyncio.to_thread(witness.overtaken, executing)
+            except Exception as error:  # noqa: BLE001  (whatever a storage raises)
+                logger.warning("The database cannot be asked: %s", error)
+            else:
+                for task_id, reason in overtaken.items():
+                    logger.warning("%s is killed: %s", task_id, reason)
+                    self._deliveries.revoke(task_id)
+                # What replaces lost work begins no earlier than ``settle_s`` after the verdict.
+                self._vouch(began_s + self._settings.settle_s - _KILL_MARGIN_S)
+            await asyncio.sleep(max(0.1, self._settings.witness_s - (boot_time_s() - began_s)))
+
+    def _vouch(self, until_s: float) -> None:
+        # A clean reading in the first seconds of an outage must not shorten the lease.
+        self._good_until_s = max(self._good_until_s, until_s)
+        for server in self._servers:
+            server.vouch(self._good_until_s)
+
+    # -- duties of the whole fleet
+
+    def _duties(self) -> Sequence[Duty]:
+        connection = AsyncConnection(self._settings)
+        rescue = Rescue(connection, self.worker_id, self._settings, self._heartbeat.contact_s)
+        return [Duty(rescue.tick, self._settings.renew_s)]
+
+    async def _do(self, duty: Duty) -> None:
+        while True:
+            await asyncio.sleep(duty.every_s)
+            try:
+                await duty.tick()
+            except BrokerUnavailable:
+                continue
+            except Exception:
+                logger.exception("A duty failed; it is tried again.")
 
     async def _renew_once(self) -> None:
         while True:
@@ -217,12 +295,14 @@ class Worker:
                     if fields[b"order"] == b"drain":
                         self._stop.set()
                     else:
-                        self._obey(fields[b"id"].decode(), fields[b"order"].decode())
+                        await self._obey(fields[b"id"].decode(), fields[b"order"].decode())
 
-    def _obey(self, task_id: str, order: str) -> None:
+    async def _obey(self, task_id: str, order: str) -> None:
         logger.info("Order %s for %s.", order, task_id, extra={"action": order, "task_id": task_id})
         if order == "revoked":
             self._deliveries.revoke(task_id)
+        elif order == "forgotten":
+            await self._deliveries.restate(task_id)
         else:
             self._deliveries.cancel(task_id)
 
@@ -249,7 +329,7 @@ class Worker:
             state=self._state,
             busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),
             busy_run_slots=self._deliveries.busy(Kind.RUN),
-            executing=list(self._deliveries.tokens()),
+            executing=list(self._deliveries.holdings()),
         )
 
     def _say_outage(self, away: bool) -> None:

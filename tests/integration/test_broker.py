@@ -10,7 +10,7 @@ from dagster_taskiq_kit.broker import guards, records, worker_cards
 from dagster_taskiq_kit.broker.bells import Bell
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.records import Delivery, NothingWaits
-from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import BrokerUnavailable, UnfitServer, WrongInstance
 from dagster_taskiq_kit.health.snapshot import read_snapshot
 from dagster_taskiq_kit.settings import TaskiqSettings
@@ -269,12 +269,12 @@ def test_renewal_carries_back_what_is_revoked_or_cancelled(client, connection):
     for task_id, run_id in (("mine", "r1"), ("cancelled", "r2"), ("taken", "r3")):
         client.submit(task_id, run_id=run_id)
     held = {delivery.task_id: delivery for delivery in (client.claim() for _ in range(3))}
-    tokens = {task_id: delivery.token for task_id, delivery in held.items()}
+    named = {task_id: Holding(delivery.token, began=False) for task_id, delivery in held.items()}
     client.cancel("r2")
     client.requeue(held["taken"])
     client.claim(worker="other")
     card = WorkerCard("w", "w", "h", 1, ["default"], 3, 1, ["code"])
-    orders = connection.run(worker_cards.renew(card, 15.0, tokens))
+    orders = connection.run(worker_cards.renew(card, 15.0, named, "instance", 60))
     assert orders == {"cancelled": "cancel", "taken": "revoked"}
     (worker,) = read_snapshot(connection).workers
     assert worker.live

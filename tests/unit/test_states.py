@@ -5,8 +5,9 @@ from dagster_taskiq_kit.broker.scripts import load_script
 from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, State
 
 SCRIPTS = (
-    "begin", "cancel", "claim", "finish", "guard", "renew", "requeue", "retire", "snapshot", "submit",
-)  # fmt: skip
+    "begin", "cancel", "claim", "finish", "guard", "renew", "requeue", "rescue", "restate",
+    "retire", "revive", "snapshot", "submit", "turn",
+)  # fmt: skip  # fmt: skip
 
 
 def test_every_state_has_its_transitions_and_terminal_ones_have_none():

@@ -1,6 +1,6 @@
 -- Takes one message for one free slot: queued -> claimed, with an owner token.
 -- ARGV: worker_id, lane, token, oldest_first ('1' or '0'), count of kinds, kinds..., queues...
--- Returns: {1, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over}, or when nothing waits
+-- Returns: {1, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over, band}, or when nothing waits
 --   {0, door key, last id, door key, last id, ...}: block on those with XREAD, and no wake-up is lost.
 -- Atomic because choosing the head and taking it must be one act; the answer is kept under the lane,
 -- so that the same token asked again after a lost reply gets the same message.
@@ -14,12 +14,13 @@ for i = 6 + kind_count, #ARGV do queues[#queues + 1] = ARGV[i] end
 local function answer(id)
   local r = read(id)
   return {1, id, r.kind, r.queue, r.run_id, r.payload or '', r.deliveries,
-    r.claimed_at - r.queued_at, r.handed_over or '0'}
+    r.claimed_at - r.queued_at, r.handed_over or '0', r.band}
 end
 
 local last = redis.call('HMGET', key.claim(worker, lane), 'token', 'id')
-if last[1] == token and redis.call('HGET', key.record(last[2]), 'owner') == token then
-  return answer(last[2])
+if last[1] == token then
+  local known = redis.call('HMGET', key.record(last[2]), 'owner', 'state')
+  if known[1] == token and known[2] == 'claimed' then return answer(last[2]) end
 end
 
 local best

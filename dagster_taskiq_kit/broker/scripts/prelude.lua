@@ -2,12 +2,14 @@
 -- KEYS[1] is the namespace with its hash tag; the key functions (`key.record(id)`, from keys.py) and
 -- the table of legal transitions (`LEGAL`, from states.py) are rendered above this text.
 -- Invariant: a queued record has exactly one stream entry, an owned record stands in exactly one of
--- claimed/running and in its worker's held set, an ended record stands in none of them.
+-- claimed/running and in its worker's held set, an ended record stands in none of them. A run with a
+-- message that has not ended stands in the set of open runs.
 
 local DAY_S = 86400
 local HOUR_S = 3600
 local TOP_BAND = 10
 local MAX_ORDERS = 1000
+local MAX_DEAD_LETTERS = 10000
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -75,17 +77,67 @@ local function enqueue(id, record)
   redis.call('XADD', key.door(record.queue, record.kind), 'MAXLEN', 1, '*', 'id', id)
 end
 
+-- Remembers and forgets that a message of a Dagster run has not ended.
+local function open_run(id, record)
+  if record.run_id == '' then return end
+  redis.call('SADD', key.run(record.run_id), id)
+  redis.call('EXPIRE', key.run(record.run_id), 365 * DAY_S)
+  redis.call('SADD', key.open_runs(), record.run_id)
+end
+
+local function close_run(id, record)
+  if record.run_id == '' then return end
+  redis.call('SREM', key.run(record.run_id), id)
+  if redis.call('EXISTS', key.run(record.run_id)) == 0 then
+    redis.call('SREM', key.open_runs(), record.run_id)
+  end
+end
+
 -- Ends the record: terminal state, no payload, a time to live, and a ring of the bell.
 local function conclude(id, record, state, at, detail, ttl_s)
   move(id, record, state, at, {ended_at = int(at), detail = detail})
   redis.call('HDEL', key.record(id), 'payload', 'entry')
   redis.call('EXPIRE', key.record(id), ttl_s)
-  if record.run_id ~= '' then redis.call('SREM', key.run(record.run_id), id) end
+  close_run(id, record)
   ring(id, record, state, detail)
 end
 
+-- The owner is gone and with it what it executed. A run keeps its payload: it may be redelivered if
+-- it never began, and is superseded when it is resumed. The loss of anything else is its end.
+local function lose(id, record, at, detail, ttl_s)
+  if record.kind ~= 'run' then return conclude(id, record, 'lost', at, detail, ttl_s) end
+  move(id, record, 'lost', at, {ended_at = int(at), detail = detail})
+end
+
 local function bury(id, record, reason)
-  redis.call('XADD', key.dead(), '*', 'id', id, 'queue', record.queue, 'kind', record.kind,
-    'run_id', record.run_id, 'reason', reason, 'payload', record.payload or '')
+  redis.call('XADD', key.dead(), 'MAXLEN', '~', MAX_DEAD_LETTERS, '*', 'id', id,
+    'queue', record.queue, 'kind', record.kind, 'band', record.band, 'run_id', record.run_id,
+    'reason', reason, 'payload', record.payload or '')
   count('dead', record)
+end
+
+-- Puts a message back into its queue. max_deliveries 0: this delivery does not count.
+local function give_back(id, record, max_deliveries, reason, at, ttl_s)
+  if max_deliveries > 0 and tonumber(record.deliveries) >= max_deliveries then
+    bury(id, record, reason)
+    conclude(id, record, 'refused', at, cjson.encode({reason = reason, dead = true}), ttl_s)
+    return 'refused'
+  end
+  local fields = {}
+  if max_deliveries == 0 then fields.deliveries = int(record.deliveries - 1) end
+  move(id, record, 'queued', at, fields)
+  if max_deliveries > 0 then count('redelivered', record) end
+  enqueue(id, record)
+  return 'queued'
+end
+
+-- Takes a message from a worker that does not hold it any more: what had not begun is handed out
+-- again, what had begun is lost.
+local function take_from(id, record, max_deliveries, reason, detail, at, ttl_s)
+  if record.state == 'claimed' then
+    give_back(id, record, max_deliveries, reason, at, ttl_s)
+    return 'queued'
+  end
+  lose(id, record, at, detail, ttl_s)
+  return 'lost'
 end

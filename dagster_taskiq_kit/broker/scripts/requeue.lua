@@ -10,16 +10,5 @@ if not record or record.owner ~= token then return 'revoked' end
 if record.state == 'queued' then return 'queued' end
 local handed_over = record.state == 'running' and record.kind == 'run'
 if record.state ~= 'claimed' and not handed_over then return 'revoked' end
-local at = now_ms()
-if max_deliveries > 0 and tonumber(record.deliveries) >= max_deliveries then
-  bury(id, record, reason)
-  conclude(id, record, 'refused', at, cjson.encode({reason = reason, dead = true}), ttl_s)
-  return 'refused'
-end
-local fields = {}
-if max_deliveries == 0 then fields.deliveries = int(record.deliveries - 1) end
-if handed_over then fields.handed_over = '1' end
-move(id, record, 'queued', at, fields)
-if max_deliveries > 0 then count('redelivered', record) end
-enqueue(id, record)
-return 'queued'
+if handed_over then redis.call('HSET', key.record(id), 'handed_over', '1') end
+return give_back(id, record, max_deliveries, reason, now_ms(), ttl_s)

@@ -6,6 +6,7 @@ local worker = ARGV[1]
 local held = redis.call('SCARD', key.held(worker))
 if held == 0 then
   redis.call('ZREM', key.workers(), worker)
-  redis.call('DEL', key.worker(worker), key.held(worker), key.orders(worker))
+  redis.call('DEL', key.worker(worker), key.held(worker), key.orders(worker),
+    key.unnamed(worker))
 end
 return held

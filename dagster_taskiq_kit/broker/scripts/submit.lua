@@ -1,14 +1,20 @@
 -- Creates the record of a message and queues its id, if there is no record of that id yet.
--- ARGV: task_id, kind, queue, band, run_id ('' for a user's task), payload, outcome_ttl_s
+-- ARGV: task_id, kind, queue, band, run_id ('' for a user's task), payload, outcome_ttl_s,
+--   id of the lost message that this one takes the place of, or ''
 -- Returns: {1, state} when created, {0, state} when the record already stood there.
 -- Atomic because a record without a stream entry would never run, and an entry without a record
 -- would be claimed as nothing. A submit for a cancelled run makes a record that is cancelled at once,
 -- so that the orchestrator hears of it like of any other end.
-local id, kind, queue, band, run_id, payload, ttl_s = unpack(ARGV)
+local id, kind, queue, band, run_id, payload, ttl_s, superseded_id = unpack(ARGV)
 local known = redis.call('HGET', key.record(id), 'state')
 if known then return {0, known} end
 
 local at = now_ms()
+redis.call('SET', key.born(), int(at), 'NX')
+local superseded = superseded_id ~= '' and read(superseded_id)
+if superseded and superseded.state == 'lost' then
+  conclude(superseded_id, superseded, 'crashed', at, superseded.detail, ttl_s)
+end
 local record = {
   kind = kind, queue = queue, band = band, run_id = run_id, state = 'queued',
   payload = payload, queued_at = int(at), deliveries = '0',
@@ -20,10 +26,7 @@ for name, value in pairs(record) do
 end
 redis.call('HSET', key.record(id), unpack(set))
 redis.call('SADD', key.queues(), queue)
-if run_id ~= '' then
-  redis.call('SADD', key.run(run_id), id)
-  redis.call('EXPIRE', key.run(run_id), 365 * DAY_S)
-end
+open_run(id, record)
 count('queued', record)
 enqueue(id, record)
 if run_id ~= '' and redis.call('EXISTS', key.cancel(run_id)) == 1 then

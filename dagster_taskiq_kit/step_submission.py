@@ -1,0 +1,111 @@
+"""How an attempt of a step becomes a message.
+
+Invariant: the run's log says where a step waits before its message can be taken, and a message
+holds what its step must know of the run and no more, so that it does not grow with the job.
+"""
+
+import dagster as dg
+
+from . import dagster_seam as seam
+from . import messages
+from .attempts import InFlight
+from .broker import records
+from .broker.connection import SyncConnection
+from .messages import StepMessage
+from .routing import Route, StepRoutes
+from .settings import TaskiqSettings
+from .states import Kind
+
+
+class StepSubmission:
+    """Submits the steps of one run.
+
+    Args:
+        context: Dagster's orchestration context of the run.
+        settings: The deployment.
+        broker: The broker.
+        retries: The run's retry mode.
+
+    Raises:
+        ConfigurationError: A tag of the run can never work, or no other process can find its job.
+    """
+
+    def __init__(
+        self,
+        context: seam.PlanOrchestrationContext,
+        settings: TaskiqSettings,
+        broker: SyncConnection,
+        retries: seam.RetryMode,
+    ) -> None:
+        self._context = context
+        self._settings = settings
+        self._broker = broker
+        self._retry_mode = retries.for_inner_plan().value
+        self._run_id = context.dagster_run.run_id
+        self._code = seam.code_name(context.dagster_run, context.reconstructable_job)
+        self._routes = StepRoutes(settings, context.dagster_run.tags)
+
+    def submit(self, flight: InFlight, known_state: seam.KnownExecutionState) -> None:
+        """Announce and submit one attempt; repeating it is the same submit.
+
+        Args:
+            flight: The attempt.
+            known_state: What Dagster knows of the run.
+
+        Raises:
+            ConfigurationError: A tag of the step can never work.
+            BrokerUnavailable: The broker is away.
+        """
+        route = self._routes.of(flight.step)
+        if not flight.announced:
+            self._announce(flight, route)
+            flight.announced = True
+        message = StepMessage(
+            run_id=self._run_id,
+            step_key=flight.step.key,
+            attempt=flight.attempt,
+            code=self._code,
+            retry_mode=self._retry_mode,
+            known_state=seam.serialize_value(_needed_of(flight.step, known_state)),
+        )
+        self._broker.run(
+            records.submit(
+                task_id=message.task_id,
+                kind=Kind.STEP,
+                queue=route.queue,
+                priority=route.priority,
+                run_id=self._run_id,
+                payload=messages.encode(message),
+                outcome_ttl_s=self._settings.outcome_ttl_s,
+            )
+        )
+
+    def _announce(self, flight: InFlight, route: Route) -> None:
+        dg.DagsterEvent.step_worker_starting(
+            self._context.for_step(flight.step),
+            message=f'Queued step "{flight.step.key}" on {route}.',
+            metadata={
+                "queue": dg.MetadataValue.text(route.queue),
+                "priority": dg.MetadataValue.int(route.priority),
+                "task_id": dg.MetadataValue.text(flight.task_id),
+            },
+        )
+
+
+def _needed_of(
+    step: seam.ExecutionStep, state: seam.KnownExecutionState
+) -> seam.KnownExecutionState:
+    """Return what a step must know of the run; Dagster's own state holds every output of it."""
+    needed = {
+        handle
+        for step_input in step.step_inputs
+        for handle in step_input.get_step_output_handle_dependencies()
+    }
+    attempts = state.previous_retry_attempts
+    return seam.KnownExecutionState(
+        previous_retry_attempts={step.key: attempts[step.key]} if step.key in attempts else {},
+        dynamic_mappings=state.dynamic_mappings,
+        ready_outputs=needed & set(state.ready_outputs),
+        step_output_versions=state.step_output_versions,
+        parent_state=state.parent_state,
+    )
