@@ -74,7 +74,9 @@ def postgres() -> Iterator[Callable[[], str]]:
 def make_fleet(broker_url, tmp_path_factory, request) -> Callable[..., Fleet]:
     """Makes a fleet: ``storage`` is ``sqlite`` or ``postgres``, ``launcher`` as for Fleet."""
 
-    def make(storage: str = "sqlite", launcher=OUR_LAUNCHER, config=None, url=None) -> Fleet:
+    def make(
+        storage: str = "sqlite", launcher=OUR_LAUNCHER, config=None, url=None, settings=None
+    ) -> Fleet:
         config = dict(config or {})
         if storage == "postgres":
             make_database = request.getfixturevalue("postgres")
@@ -85,6 +87,7 @@ def make_fleet(broker_url, tmp_path_factory, request) -> Callable[..., Fleet]:
             f"test-{uuid.uuid4().hex[:12]}",
             launcher=launcher,
             config=config,
+            settings=settings,
         )
 
     return make

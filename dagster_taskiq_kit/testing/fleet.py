@@ -16,12 +16,9 @@ from ..errors import TaskiqKitError
 from ..health.snapshot import Snapshot, read_snapshot
 from ..instance_pool import instance_id
 from ..process_group import ProcessGroup, wait_until
-from ..settings import TaskiqSettings
+from ..settings import ENV_PREFIX, TaskiqSettings
 
 _WITHIN_S = 60.0
-
-#: What a launcher or executor in the test's own process reads; restored when the fleet ends.
-_SHARED_VARIABLES = ("DAGSTER_TASKIQ_URL", "DAGSTER_TASKIQ_NAMESPACE")
 
 OUR_LAUNCHER = {"module": "dagster_taskiq_kit", "class": "TaskiqRunLauncher"}
 
@@ -39,6 +36,7 @@ class Fleet:
         namespace: Namespace on it; a fleet must have its own.
         launcher: ``run_launcher`` of the instance; ours unless said, None for Dagster's default.
         config: Further keys of ``dagster.yaml``, such as ``storage``.
+        settings: Further settings of the whole fleet, such as ``lease_s``.
     """
 
     def __init__(
@@ -49,16 +47,18 @@ class Fleet:
         *,
         launcher: Mapping[str, Any] | None = OUR_LAUNCHER,
         config: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
-        self.settings = TaskiqSettings.resolve({"url": url, "namespace": namespace})
+        explicit = {**(settings or {}), "url": url, "namespace": namespace}
+        self.settings = TaskiqSettings.resolve(explicit)
         self.broker = SyncConnection(self.settings)
+        self._variables = {ENV_PREFIX + name.upper(): str(v) for name, v in explicit.items()}
         self.environment = {
             **os.environ,
+            **self._variables,
             "DAGSTER_HOME": str(home),
-            "DAGSTER_TASKIQ_URL": url,
-            "DAGSTER_TASKIQ_NAMESPACE": namespace,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
         content: dict[str, Any] = {
@@ -96,9 +96,10 @@ class Fleet:
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance; its launcher finds this fleet's broker."""
         if self._instance is None:
-            for name in _SHARED_VARIABLES:
+            # A launcher or executor in the test's own process reads them; restored at the end.
+            for name, value in self._variables.items():
                 self._variables_before[name] = os.environ.get(name)
-                os.environ[name] = self.environment[name]
+                os.environ[name] = value
             self._instance = dg.DagsterInstance.from_config(str(self.home))
         return self._instance
 

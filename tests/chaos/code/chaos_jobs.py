@@ -1,0 +1,90 @@
+"""Jobs for the chaos tests: every body writes a ledger, and waits at a gate that the test opens."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from dagster_taskiq_kit import taskiq_executor
+
+LEDGER = Path(os.environ["LEDGER"])
+
+
+def write(context: dg.OpExecutionContext, what: str) -> None:
+    line = {
+        "run": context.run_id, "step": context.get_step_execution_context().step.key,
+        "attempt": context.retry_number + 1, "pid": os.getpid(), "what": what,
+        "at": time.clock_gettime(time.CLOCK_BOOTTIME),
+    }  # fmt: skip
+    handle = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, json.dumps(line).encode() + b"\n")
+    os.close(handle)
+
+
+def pass_gate(context: dg.OpExecutionContext, name: str | None = None) -> None:
+    """Write start, wait until the test makes the gate's file, write end."""
+    write(context, "start")
+    gate = LEDGER.parent / "gates" / (name or context.op.name)
+    while not gate.exists():
+        time.sleep(0.02)
+    write(context, "end")
+
+
+@dg.op
+def first(context) -> int:
+    pass_gate(context)
+    return 1
+
+
+@dg.op
+def second(context, number: int) -> int:
+    pass_gate(context)
+    return number + 1
+
+
+@dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+def patient(context) -> int:
+    pass_gate(context)
+    return 1
+
+
+@dg.op
+def kills_its_worker(context) -> None:
+    write(context, "start")
+    # child <- fork server <- worker
+    fork_server = os.getppid()
+    status = Path(f"/proc/{fork_server}/status").read_text()
+    worker = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+    os.kill(int(worker), signal.SIGKILL)
+    time.sleep(60)
+
+
+@dg.job
+def chain():
+    second(first())
+
+
+@dg.job
+def one():
+    first()
+
+
+@dg.job
+def retried():
+    patient()
+
+
+@dg.job(executor_def=taskiq_executor.configured({"worker_lost_retries": 1}, name="forgiving"))
+def forgiving():
+    first()
+
+
+@dg.job(executor_def=taskiq_executor.configured({"worker_lost_retries": 2}, name="forgiving_2"))
+def killer():
+    kills_its_worker()
+
+
+defs = dg.Definitions(jobs=[chain, one, retried, forgiving, killer], executor=taskiq_executor)
