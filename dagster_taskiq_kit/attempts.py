@@ -3,7 +3,8 @@
 Invariant: an attempt is in flight from its submission until its end was read from the event log.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -91,6 +92,7 @@ class InFlight:
         closing: Its end was written by us and is on its way back with the log.
         announced: The run's log says where it waits.
         missing: How often in a row the broker had no record of it.
+        since_s: Monotonic time of its submission.
     """
 
     step: seam.ExecutionStep
@@ -102,6 +104,7 @@ class InFlight:
     closing: bool = False
     announced: bool = False
     missing: int = 0
+    since_s: float = field(default_factory=time.monotonic)
 
     def take(self, record: Record) -> None:
         """Take what a record says, as if the bell had said it, when the attempt is over."""

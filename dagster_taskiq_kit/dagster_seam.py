@@ -327,6 +327,9 @@ class ReplayableExecution(ActiveExecution):
         (
             self._instance_concurrency_context, self._max_concurrent, self._tag_concurrency_limits,
         ) = limits  # fmt: skip
+        if self._instance_concurrency_context is not None:
+            # Dagster frees only slots that this very object has claimed; these are the run's still.
+            self._instance_concurrency_context._claims |= self._in_flight
         return [self.get_step_by_key(key) for key in sorted(self._in_flight)]
 
     def due_in_s(self) -> float | None:

@@ -7,6 +7,7 @@ TaskiqKitError
 │   ├── BrokerRefused        it answered, and said no (password, permissions)
 │   ├── UnfitServer          too old, evicting, not a Redis
 │   └── WrongInstance        the namespace belongs to another Dagster instance or schema
+├── WaitedTooLong            a message waited longer in its queue than queue_wait_timeout_s
 ├── MessageError             what stands in the queue cannot be read
 ├── CodeError
 │   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
@@ -69,6 +70,24 @@ class UnfitServer(BrokerError):
 
 class WrongInstance(BrokerError):
     """The namespace belongs to another Dagster instance, or is written by a newer release."""
+
+
+class WaitedTooLong(TaskiqKitError):
+    """A run or step waited longer in its queue than the deployment allows.
+
+    Args:
+        what: The run or the step.
+        queue: Where it waits.
+        limit_s: ``queue_wait_timeout_s``.
+    """
+
+    def __init__(self, what: str, queue: str, limit_s: float) -> None:
+        super().__init__(
+            f"{what} has waited in queue {queue!r} for longer than queue_wait_timeout_s "
+            f"({limit_s:g} s). Start more workers for that queue, or raise the setting."
+        )
+        self.queue = queue
+        self.limit_s = limit_s
 
 
 class MessageError(TaskiqKitError):

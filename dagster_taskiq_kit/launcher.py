@@ -15,17 +15,16 @@ from typing_extensions import Self
 
 from . import dagster_seam as seam
 from . import messages
-from .broker import records
+from .broker import records, worker_cards
 from .broker.connection import SyncConnection
 from .broker.guards import check_broker
 from .broker.records import Record
 from .dagster_config import given_settings, settings_fields
 from .errors import BrokerError, BrokerUnavailable
 from .instance_pool import instance_id
-from .messages import RunMessage
-from .routing import run_route
+from .run_submission import RunSubmission
 from .settings import TaskiqSettings
-from .states import Kind, State
+from .states import OWNED, State
 
 #: Dagster's daemon checks runs one after another: it must not wait for an absent broker each time.
 _HEALTH_GIVE_UP_S = 1.0
@@ -106,11 +105,11 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     # -- launch and resume
 
     def launch_run(self, context: seam.LaunchRunContext) -> None:
-        """Queue a run.
+        """Queue a run; with the broker away its log says so, and the reconciler queues it later.
 
         Raises:
             ConfigurationError: A tag can never work, or the run has no origin.
-            BrokerError: The broker cannot take it; Dagster fails the run with this sentence.
+            BrokerError: The broker can never take it; Dagster fails the run with this sentence.
         """
         self._queue(context.dagster_run, resume_no=0)
 
@@ -124,30 +123,15 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         return True
 
     def _queue(self, run: seam.DagsterRun, resume_no: int) -> None:
-        route = run_route(self.settings, run.tags)
-        message = RunMessage(run.run_id, seam.code_name(run), resume_no)
-        submit = records.submit(
-            task_id=message.task_id,
-            kind=Kind.RUN,
-            queue=route.queue,
-            priority=route.priority,
-            run_id=run.run_id,
-            payload=messages.encode(message),
-            outcome_ttl_s=self.settings.outcome_ttl_s,
-        )
-        self.broker.run(submit)
-        self._instance.report_engine_event(
-            f"Queued the run on {route}.",
-            run,
-            seam.EngineEventData(
-                metadata={
-                    "queue": dg.MetadataValue.text(route.queue),
-                    "priority": dg.MetadataValue.int(route.priority),
-                    "task_id": dg.MetadataValue.text(message.task_id),
-                }
-            ),
-            cls=type(self),
-        )
+        try:
+            submission = RunSubmission(self._instance, self.broker, self.settings)
+            submission.submit(run, resume_no, type(self))
+        except BrokerUnavailable as error:
+            self._instance.report_engine_event(
+                f"{error} The run is queued by a worker when the broker is back.",
+                run,
+                cls=type(self),
+            )
 
     # -- termination
 
@@ -160,7 +144,10 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        self._instance.report_run_canceling(run)
+        # Who has cancelled it before, such as the monitor of maximum runtimes, has the last word.
+        mine = run.status is not dg.DagsterRunStatus.CANCELING
+        if mine:
+            self._instance.report_run_canceling(run)
         cancel = records.cancel(run_id, whole_run=True, outcome_ttl_s=self.settings.outcome_ttl_s)
         try:
             done = self.broker.run(cancel, give_up_s=_TERMINATE_GIVE_UP_S)
@@ -169,7 +156,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
                 f"{error} The run is cancelled when it is back.", run, cls=type(self)
             )
             return True
-        if not done.runs_ordered:
+        if mine and not done.runs_ordered:
             # No child of the run lives that could say so itself.
             self._instance.report_run_canceled(run)
         return True
@@ -225,7 +212,14 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     def _whereabouts(self, record: Record) -> str:
         if record.state is State.QUEUED:
             return f"Waiting in queue {record.queue!r} (priority {record.band})."
-        return f"{record.state.value.capitalize()} on worker {record.worker}."
+        whereabouts = f"{record.state.value.capitalize()} on worker {record.worker}"
+        if record.worker and record.state in OWNED:
+            seen = worker_cards.last_seen(self.broker, record.worker)
+            if seen is not None:
+                whereabouts += f" (host {seen.card.host}, pid {seen.card.pid})"
+                if seen.silent_s > self.settings.lease_s:
+                    whereabouts += f", which was not heard for {seen.silent_s:.0f} s"
+        return whereabouts + "."
 
     def _latest_record(self, run_id: str) -> Record | None:
         """Return the record of the newest run message of a run."""

@@ -51,11 +51,14 @@ class RunMessage:
         run_id: The Dagster run.
         code: Whose code to execute.
         resume_no: 0 for the first execution, then the number of the resume attempt.
+        settle_s: How long to wait before going on, because the last owner may live still and must
+            have had the time to see that it was replaced.
     """
 
     run_id: str
     code: CodeName
     resume_no: int = 0
+    settle_s: float = 0.0
 
     @property
     def task_id(self) -> str:

@@ -24,7 +24,7 @@ from .attempts import ENDINGS, STEP_ENDS, InFlight, Limits
 from .broker import records
 from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
-from .errors import BrokerUnavailable
+from .errors import BrokerUnavailable, WaitedTooLong
 from .instance_pool import pooled_connections
 from .run_log import WORKER_LOST, RunLog
 from .settings import TaskiqSettings
@@ -283,6 +283,7 @@ class Orchestrator:
             record = found[flight.task_id]
             flight.missing = flight.missing + 1 if record is None else 0
             if record is not None:
+                self._check_wait(flight, record)
                 flight.take(record)
             elif flight.missing < _MISSING_TWICE:
                 continue  # its worker may be about to state it again
@@ -291,6 +292,12 @@ class Orchestrator:
                 flight.ring = Ring(flight.task_id, State.LOST, "", {"reason": reason})
             else:
                 self._hand_out(flight)
+
+    def _check_wait(self, flight: InFlight, record: records.Record) -> None:
+        limit_s = self._settings.queue_wait_timeout_s
+        waited_s = time.monotonic() - flight.since_s
+        if limit_s is not None and record.state is State.QUEUED and waited_s > limit_s:
+            raise WaitedTooLong(f"Step {flight.step.key!r}", record.queue, limit_s)
 
     def _close_what_ended_without_a_word(self) -> None:
         """Close attempts that ended with no terminal event in the log."""

@@ -116,6 +116,17 @@ class TaskiqSettings(BaseModel):
         description="How often a worker that cannot renew asks Dagster's database whether its work "
         "was given to others; what replaces lost work waits 2 s longer than this.",
     )
+    unserved_note_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="After how long a run's log says that no live worker serves its queue.",
+    )
+    queue_wait_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="How long a run or step may wait in a queue before its run fails; no limit "
+        "when it is not set.",
+    )
     connect_timeout_s: float = Field(
         default=2.0, gt=0, description="Longest wait for a connection to the broker."
     )

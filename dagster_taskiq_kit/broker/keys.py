@@ -93,6 +93,9 @@ KEYS: dict[str, Key] = {
     "orders": Key(
         ("worker_id",), "stream", "scripts", "1 hour", "orders to a worker: cancel, drain"
     ),
+    "unserved": Key(
+        (), "set", "reconcile", "never", "run|queue for runs told that nobody serves their queue"
+    ),
     "counters": Key((), "hash", "scripts", "never", "what happened, by event|queue|kind"),
     "dead": Key((), "stream", "scripts", "never", "dead letters: id, reason, payload"),
 }

@@ -104,6 +104,11 @@ class Record:
     ended_at_ms: int | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def gone(self) -> bool:
+        """Whether its process is known to be gone: its own worker said so."""
+        return bool(self.detail.get("gone"))
+
 
 def submit(
     *,
@@ -370,3 +375,23 @@ def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[st
         return {task_id: read_record(task_id, answer) for task_id, answer in rows}
 
     return connection.attempt(ask) if task_ids else {}
+
+
+def members(connection: SyncConnection, key: str) -> frozenset[str]:
+    """Return the members of a set.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    ask = connection.client.smembers
+    return frozenset(text(member) for member in connection.attempt(lambda: ask(key)))
+
+
+def server_time_ms(connection: SyncConnection) -> int:
+    """Return the broker's clock, by which every stamp of a record is made.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    seconds, micros = connection.attempt(connection.client.time)
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from ..version import __version__
+from .connection import SyncConnection
 from .scripts import Call, text
 
 
@@ -129,3 +130,35 @@ def renew(
 def retire(worker_id: str) -> Call[int]:
     """Take a worker that ended cleanly out of the registry; answers what it still holds."""
     return Call("retire", [worker_id], int)
+
+
+@dataclass(frozen=True)
+class LastSeen:
+    """A worker's card as it was last written.
+
+    Args:
+        card: The card.
+        silent_s: Seconds since then, on the broker's clock.
+    """
+
+    card: WorkerCard
+    silent_s: float
+
+
+def last_seen(connection: SyncConnection, worker_id: str) -> LastSeen | None:
+    """Return a worker's last card; None when it is not kept any more.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+
+    def ask() -> LastSeen | None:
+        key = connection.keys.name("worker", worker_id)
+        card, renewed_at = connection.client.hmget(key, "card", "renewed_at")
+        if card is None or renewed_at is None:
+            return None
+        seconds, micros = connection.client.time()
+        silent_s = seconds + micros / 1e6 - int(renewed_at) / 1000
+        return LastSeen(WorkerCard.from_json(text(card)), silent_s)
+
+    return connection.attempt(ask)

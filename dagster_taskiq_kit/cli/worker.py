@@ -61,6 +61,7 @@ def start(
         from ..broker.guards import check_broker
         from ..broker.worker_cards import default_worker_name
         from ..instance_pool import instance_id
+        from ..launcher import TaskiqRunLauncher
         from ..worker.service import Worker, WorkerOptions
 
         options = WorkerOptions(
@@ -80,7 +81,8 @@ def start(
         connection.close()
 
         async def work() -> None:
-            await Worker(settings, options, instance).run()
+            launches = isinstance(instance.run_launcher, TaskiqRunLauncher)
+            await Worker(settings, options, instance, launches=launches).run()
 
         asyncio.run(work())
 

@@ -7,6 +7,7 @@ its step. It leaves by ``os._exit``: nothing that it inherited is finalized twic
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ _STEP_ENDS = {
     dg.DagsterEventType.STEP_FAILURE: State.FAILED,
     dg.DagsterEventType.STEP_UP_FOR_RETRY: State.FAILED,
 }
+
+_SETTLE_PAUSE_S = 0.1
 
 Outcome = tuple[State, Mapping[str, Any]]
 
@@ -79,6 +82,9 @@ def _execute(
         wire.send(op="begin")
         run = instance.get_run_by_id(message.run_id)
         _wait_for_go(wire)
+        if isinstance(message, RunMessage) and message.settle_s:
+            _settle(message.settle_s)
+            run = instance.get_run_by_id(message.run_id)
         if run is None:
             return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
         job = code.job(message.code)
@@ -86,6 +92,15 @@ def _execute(
             seam.say_where_steps_run(str(place), place.metadata())
             return _execute_step(instance, run, message, job)
         return _execute_run(instance, run, message, job, place, wire)
+
+
+def _settle(seconds: float) -> None:
+    """Wait, unless this process is told to end."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        if seam.check_captured_interrupt():
+            raise seam.DagsterExecutionInterruptedError
+        time.sleep(_SETTLE_PAUSE_S)
 
 
 def _execute_step(

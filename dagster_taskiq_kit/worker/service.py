@@ -25,6 +25,8 @@ from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..dagster_seam import CodeLocation
 from ..duties.heartbeat import Heartbeat
+from ..duties.reconcile import EVERY_S as RECONCILE_EVERY_S
+from ..duties.reconcile import Reconcile
 from ..duties.rescue import Rescue
 from ..errors import BrokerError, BrokerUnavailable, ConfigurationError
 from ..instance_pool import instance_id
@@ -94,11 +96,18 @@ class Worker:
         settings: The deployment.
         options: What the operator chose.
         instance: The Dagster instance whose runs it executes.
+        launches: Whether that instance launches its runs through ``TaskiqRunLauncher``.
     """
 
     def __init__(
-        self, settings: TaskiqSettings, options: WorkerOptions, instance: dg.DagsterInstance
+        self,
+        settings: TaskiqSettings,
+        options: WorkerOptions,
+        instance: dg.DagsterInstance,
+        *,
+        launches: bool,
     ) -> None:
+        self._launches = launches
         self._settings = settings
         self._options = options
         self._instance = instance
@@ -255,7 +264,14 @@ class Worker:
     def _duties(self) -> Sequence[Duty]:
         connection = AsyncConnection(self._settings)
         rescue = Rescue(connection, self.worker_id, self._settings, self._heartbeat.contact_s)
-        return [Duty(rescue.tick, self._settings.renew_s)]
+        reconcile = Reconcile(
+            self._instance, self._settings, self.worker_id, launches=self._launches
+        )
+
+        async def reconcile_tick() -> None:
+            await asyncio.to_thread(reconcile.tick)
+
+        return [Duty(rescue.tick, self._settings.renew_s), Duty(reconcile_tick, RECONCILE_EVERY_S)]
 
     async def _do(self, duty: Duty) -> None:
         while True:
