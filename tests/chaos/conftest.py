@@ -63,6 +63,20 @@ class Chaos:
     def start_executing(self, **options):
         return self.start_worker(run_slots=0, **options)
 
+    def database_url(self) -> str:
+        return self._config()["storage"]["postgres"]["postgres_url"]
+
+    def _config(self) -> dict:
+        return yaml.safe_load((self.fleet.home / "dagster.yaml").read_text())
+
+    def home_through(self, home: Path, proxy) -> Path:
+        """Make a DAGSTER_HOME of the same instance that reaches its database through a proxy."""
+        config = self._config()
+        config["storage"]["postgres"]["postgres_url"] = proxy.url(self.database_url())
+        home.mkdir()
+        (home / "dagster.yaml").write_text(yaml.safe_dump(config))
+        return home
+
     def launch(self, job: str) -> str:
         return seam.launch_job(self.fleet.instance, self._context, job)
 

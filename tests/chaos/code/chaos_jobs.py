@@ -27,7 +27,8 @@ def write(context: dg.OpExecutionContext, what: str) -> None:
 def pass_gate(context: dg.OpExecutionContext, name: str | None = None) -> None:
     """Write start, wait until the test makes the gate's file, write end."""
     write(context, "start")
-    gate = LEDGER.parent / "gates" / (name or context.op.name)
+    machine = os.environ.get("GATES")  # a worker may have gates of its own
+    gate = LEDGER.parent / "gates" / "-".join(filter(None, [machine, name or context.op.name]))
     while not gate.exists():
         time.sleep(0.02)
     write(context, "end")
