@@ -31,6 +31,15 @@ _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LAST_S = 5.0
 _IDLE_CHECK_S = 15
 
+#: What a server says while it loads, fails over or resynchronizes: it will take writes again.
+_PASSING = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
+_PASSING_WORDS = ("loading", "read only replica", "readonly", "masterdown", "tryagain")
+
 
 def connection_options(settings: TaskiqSettings) -> dict[str, Any]:
     """Return the redis-py options that every connection of the kit has, sync or async."""
@@ -62,11 +71,12 @@ def translate(url: str, error: Exception) -> BrokerError:
             return BrokerRefused(
                 url, f"it refused us ({said}). Check user and password in the url."
             )
-        if "oom " in lowered or lowered.startswith("oom"):
+        # redis-py takes the error code off the sentence and makes a class of it.
+        if isinstance(error, redis.exceptions.OutOfMemoryError) or "maxmemory" in lowered:
             return BrokerUnavailable(
                 url, f"its memory is full ({said}). Give it more, or drain it."
             )
-        if any(word in lowered for word in ("loading", "readonly", "masterdown", "tryagain")):
+        if isinstance(error, _PASSING) or any(word in lowered for word in _PASSING_WORDS):
             return BrokerUnavailable(url, f"it cannot take writes now ({said}).")
         return UnfitServer(url, f"it cannot execute our scripts ({said}).")
     return BrokerUnavailable(

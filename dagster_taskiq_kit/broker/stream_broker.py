@@ -29,6 +29,8 @@ from .scripts import Call
 #: Every tenth claim of a lane takes the longest-waiting message of all, so that nothing starves.
 OLDEST_FIRST_EVERY = 10
 _DOOR_WAIT_MS = 2_000
+#: How often a worker that cannot renew tries again.
+_RENEW_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,19 @@ class PriorityStreamBroker(BaseRedisBroker):
                 if not away:
                     self._on_outage(True)
                 away = True
+                await self._until_it_answers()
+                # What it forgot is stated again by who executes it, before others may claim it.
+                await asyncio.sleep(self.settings.renew_s + _RENEW_AGAIN_S)
                 continue
             if away:
                 self._on_outage(False)
             return answer
+
+    async def _until_it_answers(self) -> None:
+        while True:
+            with contextlib.suppress(BrokerUnavailable):
+                await self.records.attempt(self.records.client.ping)
+                return
 
     async def _wait_at_doors(self, doorbell: Any, doors: Any) -> None:
         """Block until a message was queued since the claim that found nothing."""

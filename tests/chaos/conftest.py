@@ -105,6 +105,9 @@ class Chaos:
         ]
         return "\n".join([*said, *(str(entry) for entry in self.ledger()), *logs])
 
+    def worker_said(self, number: int) -> str:
+        return self.fleet.worker_log(number).read_text()
+
     def monitor(self) -> list:
         """Do one iteration of Dagster's own run monitoring; returns its errors."""
         iteration = execute_run_monitoring_iteration(

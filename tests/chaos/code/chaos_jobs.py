@@ -88,4 +88,52 @@ def killer():
     kills_its_worker()
 
 
-defs = dg.Definitions(jobs=[chain, one, retried, forgiving, killer], executor=taskiq_executor)
+@dg.op
+def third(context, number: int) -> int:
+    pass_gate(context)
+    return number
+
+
+@dg.job
+def other_chain():
+    third(first())
+
+
+@dg.op(tags={"dagster-taskiq/queue": "slow"}, ins={"after": dg.In(dg.Nothing)})
+def on_slow(context) -> None:
+    pass_gate(context)
+
+
+@dg.job
+def two_queues():
+    on_slow(first())
+
+
+@dg.job
+def on_slow_only():
+    on_slow()
+
+
+@dg.op(out=dg.DynamicOut(int))
+def many():
+    for number in range(200):
+        yield dg.DynamicOutput(number, mapping_key=f"n{number}")
+
+
+@dg.op
+def each_of_many(context, number: int) -> int:
+    pass_gate(context, "wide")
+    return number
+
+
+@dg.job
+def wide():
+    many().map(each_of_many)
+
+
+defs = dg.Definitions(
+    jobs=[
+        chain, one, retried, forgiving, killer, other_chain, two_queues, on_slow_only, wide,
+    ],
+    executor=taskiq_executor,
+)  # fmt: skip
