@@ -410,6 +410,17 @@ def write_compute_logs_without_mirror() -> None:
     compute_logs.tail_to_stream = _no_tail
 
 
+def stderr_file(instance: dg.DagsterInstance, run_id: str, event: dg.DagsterEvent) -> str | None:
+    """Return the local file to which a step writes its stderr, from its LOGS_CAPTURED event."""
+    manager: Any = instance.compute_log_manager
+    local = getattr(manager, "local_manager", manager)
+    if not hasattr(local, "get_captured_local_path"):
+        return None
+    captured: Any = event.event_specific_data
+    key = manager.build_log_key_for_run(run_id, captured.file_key)
+    return str(local.get_captured_local_path(key, "err"))
+
+
 # ---- launching a job from a workspace
 
 

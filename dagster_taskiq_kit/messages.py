@@ -77,6 +77,7 @@ class StepMessage:
         code: Whose code to execute.
         retry_mode: The retry mode of the plan inside the step, by Dagster's name.
         known_state: Dagster's serialized ``KnownExecutionState``, reduced to what the step needs.
+        timeout_s: How long it may run, or None.
     """
 
     run_id: str
@@ -85,6 +86,7 @@ class StepMessage:
     code: CodeName
     retry_mode: str
     known_state: str
+    timeout_s: float | None = None
 
     @property
     def task_id(self) -> str:

@@ -194,9 +194,11 @@ class Orchestrator:
     def _wait_out(self, error: BrokerUnavailable) -> None:
         """Wait until the broker is back; an outage of the broker fails no run."""
         self._say(f"{error} Waiting for it; steps that run go on.")
+        # A server that loads, fails over or is full answers a ping; it is back when it can write.
+        write = records.take_turn("probe", self._run.run_id, _PROBE_S)
         while not seam.check_captured_interrupt():
             try:
-                self._broker.attempt(self._broker.client.ping, give_up_s=0)
+                self._broker.run(write, give_up_s=0)
             except BrokerUnavailable:
                 self._wake_up.wait(_PROBE_S)
             else:

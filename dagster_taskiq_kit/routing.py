@@ -31,10 +31,12 @@ class Route:
     Args:
         queue: The queue.
         priority: As asked for; the band is this, clamped to 0..10.
+        timeout_s: How long a step may run, or None.
     """
 
     queue: str
     priority: int
+    timeout_s: float | None = None
 
     def __str__(self) -> str:
         band = band_of_priority(self.priority)
@@ -83,6 +85,7 @@ class StepRoutes:
         return Route(
             _queue_name(queue, whose) if queue else self._default_queue,
             priority + self._run_priority,
+            tags.step_timeout_s(step_tags, whose),
         )
 
 

@@ -67,6 +67,7 @@ class StepSubmission:
             code=self._code,
             retry_mode=self._retry_mode,
             known_state=seam.serialize_value(_needed_of(flight.step, known_state)),
+            timeout_s=route.timeout_s,
         )
         self._broker.run(
             records.submit(

@@ -66,3 +66,25 @@ def step_priority(step_tags: Mapping[str, str], whose: str, default: int) -> int
         return ours
     dagsters = read_integer(step_tags, DAGSTER_PRIORITY_TAG, whose)
     return default if dagsters is None else dagsters
+
+
+def step_timeout_s(step_tags: Mapping[str, str], whose: str) -> float | None:
+    """Return how long a step may run, or None for no limit.
+
+    Raises:
+        ConfigurationError: The tag is not a positive number of seconds.
+    """
+    value = step_tags.get(TIMEOUT_TAG)
+    if value is None:
+        return None
+    try:
+        timeout_s = float(value)
+    except ValueError:
+        timeout_s = 0.0
+    if not timeout_s > 0:
+        raise ConfigurationError(
+            f"Tag {TIMEOUT_TAG!r} of {whose} is {value!r}: it must be a positive number of "
+            'seconds such as "300".',
+            TIMEOUT_TAG,
+        )
+    return timeout_s

@@ -38,7 +38,10 @@ _PASSING = (
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
 )
-_PASSING_WORDS = ("loading", "read only replica", "readonly", "masterdown", "tryagain")
+_PASSING_WORDS = (
+    "loading", "read only replica", "readonly", "masterdown", "tryagain", "unblocked",
+    "clusterdown", "noreplicas", "misconf",
+)  # fmt: skip
 
 
 def connection_options(settings: TaskiqSettings) -> dict[str, Any]:

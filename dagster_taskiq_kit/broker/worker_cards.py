@@ -17,6 +17,8 @@ from ..version import __version__
 from .connection import SyncConnection
 from .scripts import Call, text
 
+_ORDER_TTL_S = 3_600
+
 
 @dataclass(frozen=True)
 class WorkerCard:
@@ -162,3 +164,20 @@ def last_seen(connection: SyncConnection, worker_id: str) -> LastSeen | None:
         return LastSeen(WorkerCard.from_json(text(card)), silent_s)
 
     return connection.attempt(ask)
+
+
+def order_drain(connection: SyncConnection, worker_id: str) -> None:
+    """Order a worker to take no new work, to hand over what it can, and to end.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    key = connection.keys.name("orders", worker_id)
+
+    def ask() -> None:
+        pipeline = connection.client.pipeline()
+        pipeline.xadd(key, {"order": "drain"})
+        pipeline.expire(key, _ORDER_TTL_S)
+        pipeline.execute()
+
+    connection.attempt(ask)

@@ -4,19 +4,24 @@ Invariant: an error of ours leaves as its one sentence on stderr and exit code 1
 a defect of the kit. Neither Dagster nor taskiq is imported to show help.
 """
 
+import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import TaskiqKitError
 from ..version import __version__
 
+if TYPE_CHECKING:
+    from ..broker.connection import SyncConnection
+
 #: Where each command lives: module and attribute.
 _COMMANDS = {
+    "dead-letter": ("dead_letter", "dead_letter"),
     "dev": ("dev", "dev"),
     "status": ("status", "status"),
     "worker": ("worker", "worker"),
@@ -63,6 +68,21 @@ def broker_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+@contextlib.contextmanager
+def connect(options: Mapping[str, Any]) -> "Generator[SyncConnection]":
+    """Connect to the broker that a command's options name.
+
+    Raises:
+        ConfigurationError: No url is given, or a bad one.
+    """
+    from ..broker.connection import SyncConnection
+    from ..settings import TaskiqSettings
+
+    settings = TaskiqSettings.resolve(given(options), where="options")
+    with contextlib.closing(SyncConnection(settings)) as connection:
+        yield connection
 
 
 def configure_logging(level: str, prefix: str = "") -> None:

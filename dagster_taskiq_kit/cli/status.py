@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from ..broker.connection import SyncConnection
-from ..health.snapshot import Snapshot, read_snapshot
-from ..settings import TaskiqSettings
+from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
 from ..text_table import table
-from .main import broker_options, given
+from .main import broker_options, connect
 
 
 @click.command()
@@ -19,10 +17,8 @@ from .main import broker_options, given
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def status(as_json: bool, **broker: Any) -> None:
     """Show queues, workers and what runs."""
-    settings = TaskiqSettings.resolve(given(broker), where="options")
-    connection = SyncConnection(settings)
-    snapshot = read_snapshot(connection)
-    connection.close()
+    with connect(broker) as connection:
+        snapshot = read_snapshot(connection)
     click.echo(json.dumps(as_data(snapshot), indent=2) if as_json else "\n".join(as_text(snapshot)))
 
 
@@ -38,16 +34,34 @@ def as_data(snapshot: Snapshot) -> dict[str, Any]:
             }
             for queue in snapshot.queues
         ],
-        "workers": [
-            {
-                **asdict(worker.card),
-                "lease_left_s": worker.lease_left_s,
-                "live": worker.live,
-                "held": list(worker.held),
-            }
-            for worker in snapshot.workers
-        ],
+        "workers": [worker_as_data(worker) for worker in snapshot.workers],
     }
+
+
+def worker_as_data(worker: WorkerReading) -> dict[str, Any]:
+    """Return one worker as plain data, for ``--json``."""
+    return {
+        **asdict(worker.card),
+        "lease_left_s": worker.lease_left_s,
+        "live": worker.live,
+        "held": list(worker.held),
+    }
+
+
+def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
+    """Return workers as lines of a table."""
+    rows = [
+        (
+            worker.card.name, worker.card.state if worker.live else "expired",
+            f"{worker.card.busy_slots}/{worker.card.slots}",
+            f"{worker.card.busy_run_slots}/{worker.card.run_slots}",
+            _duration(worker.lease_left_s), ",".join(worker.card.queues),
+            ",".join(worker.card.locations),
+        )
+        for worker in workers
+    ]  # fmt: skip
+    heads = ("WORKER", "STATE", "SLOTS", "RUN SLOTS", "LEASE", "QUEUES", "CODE")
+    return table(heads, rows) or ["No worker is registered."]
 
 
 def as_text(snapshot: Snapshot) -> Sequence[str]:
@@ -59,23 +73,12 @@ def as_text(snapshot: Snapshot) -> Sequence[str]:
         )
         for queue in snapshot.queues
     ]  # fmt: skip
-    workers = [
-        (
-            worker.card.name, worker.card.state if worker.live else "expired",
-            f"{worker.card.busy_slots}/{worker.card.slots}",
-            f"{worker.card.busy_run_slots}/{worker.card.run_slots}",
-            _duration(worker.lease_left_s), ",".join(worker.card.queues),
-            ",".join(worker.card.locations),
-        )
-        for worker in snapshot.workers
-    ]  # fmt: skip
     executing = [
         (task_id, worker.card.name) for worker in snapshot.workers for task_id in worker.held
     ]
     heads = ("QUEUE", "WAITING", "OLDEST", "CLAIMED", "RUNNING", "LONGEST", "WORKERS")
     lines = table(heads, queues) or ["No queue was ever used."]
-    heads = ("WORKER", "STATE", "SLOTS", "RUN SLOTS", "LEASE", "QUEUES", "CODE")
-    lines += ["", *(table(heads, workers) or ["No worker is registered."])]
+    lines += ["", *worker_rows(snapshot.workers)]
     return [*lines, "", *(table(("EXECUTING", "WORKER"), executing) or ["Nothing executes."])]
 
 

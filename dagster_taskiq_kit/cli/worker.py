@@ -10,6 +10,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
+from . import steer
 from .main import broker_options, configure_logging, given
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 @click.group()
 def worker() -> None:
     """Start and steer workers."""
+
+
+for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
+    worker.add_command(_command)
 
 
 @worker.command()
@@ -31,6 +36,12 @@ def worker() -> None:
     "--slots", type=int, default=os.cpu_count() or 1, show_default="cores", help="Steps at once."
 )
 @click.option("--run-slots", type=int, default=4, show_default=True, help="Runs at once.")
+@click.option(
+    "--max-memory-per-child",
+    "max_memory_mib",
+    type=int,
+    help="Kill a child that uses more memory of its own than this, in MiB.",
+)
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
 @click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to serve.")
@@ -44,6 +55,7 @@ def start(
     name: str | None,
     slots: int,
     run_slots: int,
+    max_memory_mib: int | None,
     modules: tuple[str, ...],
     files: tuple[str, ...],
     workspaces: tuple[str, ...],
@@ -75,6 +87,7 @@ def start(
                 workspaces=workspaces,
                 working_directory=working_directory,
             ),
+            max_memory_mib=max_memory_mib,
         )
         connection = SyncConnection(settings)
         check_broker(connection, instance_id(instance))

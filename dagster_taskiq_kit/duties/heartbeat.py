@@ -5,6 +5,7 @@ long claim nor a burst of finishes can delay it. What was renewed is good until 
 the renewal was *sent*, so the worker never believes in its lease for longer than the broker does.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -12,7 +13,7 @@ from ..boot_time import boot_time_s
 from ..broker import worker_cards
 from ..broker.connection import AsyncConnection
 from ..broker.worker_cards import Holding, Order, WorkerCard
-from ..errors import BrokerError
+from ..errors import BrokerError, BrokerUnavailable
 from ..settings import TaskiqSettings
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,15 @@ class Heartbeat:
         renew = worker_cards.renew(
             self._card(), lease_s, named, self._instance_id, self._settings.outcome_ttl_s
         )
+        # A server that accepts and says nothing must be noticed while the lease is good.
+        patience_s = min(self._settings.command_timeout_s, lease_s / 3)
         try:
-            orders = await self._connection.run(renew, give_up_s=0)
+            orders = await asyncio.wait_for(self._connection.run(renew, give_up_s=0), patience_s)
+        except asyncio.TimeoutError:
+            self._contact_since_s = None
+            raise BrokerUnavailable(
+                self._connection.url, f"no answer to a renewal within {patience_s:g} s."
+            ) from None
         except BrokerError:
             self._contact_since_s = None
             raise

@@ -90,7 +90,7 @@ def _execute(
         job = code.job(message.code)
         if isinstance(message, StepMessage):
             seam.say_where_steps_run(str(place), place.metadata())
-            return _execute_step(instance, run, message, job)
+            return _execute_step(instance, run, message, job, wire)
         return _execute_run(instance, run, message, job, place, wire)
 
 
@@ -104,13 +104,19 @@ def _settle(seconds: float) -> None:
 
 
 def _execute_step(
-    instance: dg.DagsterInstance, run: seam.DagsterRun, message: StepMessage, job: Any
+    instance: dg.DagsterInstance,
+    run: seam.DagsterRun,
+    message: StepMessage,
+    job: Any,
+    wire: Wire,
 ) -> Outcome:
     know_shard(instance, run.run_id)
     outputs, end = 0, None
     for event in seam.step_events(instance, run, message, job):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
+        elif event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
+            wire.send(op="stderr", path=seam.stderr_file(instance, run.run_id, event))
         end = _STEP_ENDS.get(event.event_type, end)
         if event.is_resource_init_failure:
             end = State.FAILED  # the orchestrator writes the end that belongs to it

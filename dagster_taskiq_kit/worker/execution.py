@@ -6,9 +6,11 @@ is repeated until the broker answers. The child's own report decides; without on
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import messages
@@ -21,12 +23,16 @@ from ..errors import BrokerUnavailable, CodeNotServed, MessageError
 from ..messages import Message
 from ..settings import TaskiqSettings
 from ..states import Kind, State
+from ..tags import TIMEOUT_TAG
 from .fork_client import Execution, ForkServerClient
 from .place import Place
 from .witness import Executing
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_LAST_BYTES = 4_096
+_LAST_LINES = 10
 
 
 class Deliveries:
@@ -99,6 +105,8 @@ class Deliveries:
         try:
             await self._follow(held)
         finally:
+            if held.timer is not None:
+                held.timer.cancel()
             del self._held[delivery.task_id]
             self._changed()
 
@@ -116,10 +124,14 @@ class Deliveries:
                     records.begin(delivery.task_id, delivery.token, self._settings.outcome_ttl_s)
                 )
                 held.began = verdict == "ok"
+                if held.began:
+                    self._limit_time(held)
                 held.over = verdict != "ok"
                 held.server.answer(held.execution.key, go=verdict == "ok")
             elif packet["op"] == "runs":
                 held.resumable = packet["resumable"]
+            elif packet["op"] == "stderr":
+                held.stderr_file = packet["path"]
             elif packet["op"] == "expired":
                 held.expired = True
             elif packet["op"] == "done" and held.began and not held.over:
@@ -145,9 +157,25 @@ class Deliveries:
             reason = "Its worker was shut down before it ended."
             await self._finish(delivery, State.LOST, self._last_words(reason))
         elif held.began:
+            reason = f"{held.limit or reason}{held.last_lines()}"
             await self._finish(delivery, State.CRASHED, {"reason": reason, "exit_code": exit_code})
         else:
             await self._requeue(delivery, reason, counts=True)
+
+    def _limit_time(self, held: "_Held") -> None:
+        timeout_s = getattr(held.message, "timeout_s", None)
+        if timeout_s is not None:
+            reason = f"It ran longer than its limit of {timeout_s:g} s (tag {TIMEOUT_TAG!r})."
+            held.timer = asyncio.get_running_loop().call_later(
+                timeout_s, self.exceed, held.delivery.task_id, reason
+            )
+
+    def exceed(self, task_id: str, reason: str) -> None:
+        """Kill a message that exceeds a limit; its end names the limit."""
+        held = self._held.get(task_id)
+        if held is not None and not held.over and not held.ending:
+            held.limit = reason
+            held.server.signal(held.execution.key, signal.SIGKILL)
 
     def cancel(self, task_id: str) -> None:
         """Stop one message: SIGTERM now, SIGKILL after the grace."""
@@ -256,10 +284,28 @@ class _Held:
         self.given_back = False
         #: The fork server killed it because nobody renewed the lease.
         self.expired = False
+        #: Why it was killed for exceeding a limit.
+        self.limit = ""
+        self.timer: asyncio.TimerHandle | None = None
+        #: Where its step writes stderr, once it does.
+        self.stderr_file: str | None = None
         #: Its outcome is on its way to the broker.
         self.ending = False
         #: Its record has ended, or is not ours: nothing more is to be written for it.
         self.over = False
+
+    def last_lines(self) -> str:
+        """Return the end of what its step wrote to stderr, for whoever asks why it died."""
+        if self.stderr_file is None:
+            return ""
+        try:
+            with Path(self.stderr_file).open("rb") as written:
+                written.seek(0, os.SEEK_END)
+                written.seek(max(0, written.tell() - _LAST_BYTES))
+                lines = written.read().decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return "\nLast lines of its stderr:\n" + "\n".join(lines[-_LAST_LINES:]) if lines else ""
 
 
 def _death_in_words(exit_code: int | None) -> str:

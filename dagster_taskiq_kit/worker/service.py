@@ -35,6 +35,7 @@ from ..states import Kind
 from .execution import Deliveries
 from .fork_client import ForkServerClient
 from .lanes import LaneReceiver
+from .memory import used_mib
 from .witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 _ORDERS_WAIT_MS = 2_000
 _LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
 
+
+_MEMORY_OPTION = "--max-memory-per-child"
+_MEMORY_LOOK_S = 0.5
 
 #: What a kill may take between the fork server's deadline and the last process being gone.
 _KILL_MARGIN_S = 0.5
@@ -70,6 +74,7 @@ class WorkerOptions:
         slots: Steps at once; 0 for a worker that executes none.
         run_slots: Runs at once; 0 for a worker that executes none.
         locations: The code it may execute.
+        max_memory_mib: Memory of its own at which a child is killed, in MiB; None for no limit.
 
     Raises:
         ConfigurationError: A number is negative, or both are 0.
@@ -80,11 +85,17 @@ class WorkerOptions:
     slots: int
     run_slots: int
     locations: Sequence[CodeLocation]
+    max_memory_mib: int | None = None
 
     def __post_init__(self) -> None:
         for option, number in (("--slots", self.slots), ("--run-slots", self.run_slots)):
             if number < 0:
                 raise ConfigurationError(f"{option} is {number}: it must be 0 or more.", option)
+        if self.max_memory_mib is not None and self.max_memory_mib <= 0:
+            raise ConfigurationError(
+                f"{_MEMORY_OPTION} is {self.max_memory_mib}: it must be above 0 (MiB).",
+                _MEMORY_OPTION,
+            )
         if self.slots + self.run_slots == 0:
             raise ConfigurationError("A worker with 0 --slots and 0 --run-slots executes nothing.")
 
@@ -161,6 +172,7 @@ class Worker:
         background = [
             asyncio.create_task(self._renew()),
             asyncio.create_task(self._hear_orders()),
+            asyncio.create_task(self._watch_memory()),
             *(asyncio.create_task(self._do(duty)) for duty in self._duties()),
         ]
         lanes = [
@@ -258,6 +270,19 @@ class Worker:
         self._good_until_s = max(self._good_until_s, until_s)
         for server in self._servers:
             server.vouch(self._good_until_s)
+
+    async def _watch_memory(self) -> None:
+        limit_mib = self._options.max_memory_mib
+        while limit_mib is not None:
+            await asyncio.sleep(_MEMORY_LOOK_S)
+            for each in self._deliveries.executing():
+                used = await asyncio.to_thread(used_mib, each.pid) if each.pid else 0
+                if used > limit_mib:
+                    reason = (
+                        f"It used {used:.0f} MiB of memory, more than its limit of {limit_mib} MiB "
+                        f"({_MEMORY_OPTION} of its worker)."
+                    )
+                    self._deliveries.exceed(each.message.task_id, reason)
 
     # -- duties of the whole fleet
 

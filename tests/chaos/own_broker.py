@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from dagster_taskiq_kit.embedded import find_server, free_port, start_embedded
 from dagster_taskiq_kit.process_group import ProcessGroup
@@ -22,7 +24,7 @@ class OwnBroker:
 
     @property
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self._port)
+        return redis.Redis(port=self._port, retry=Retry(NoBackoff(), 0))
 
     def kill(self) -> None:
         program, _ = self._group._programs[-1]
@@ -39,7 +41,7 @@ class OwnBroker:
         self._group.__enter__()
         options = {
             "port": self._port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "yes",
-            "save": "", "key-load-delay": 20_000,
+            "save": "", "key-load-delay": 1_000,
             "loading-process-events-interval-bytes": 1024,
         }  # fmt: skip
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]

@@ -1,8 +1,11 @@
 """Jobs for the chaos tests: every body writes a ledger, and waits at a gate that the test opens."""
 
+import ctypes
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -131,9 +134,106 @@ def wide():
     many().map(each_of_many)
 
 
+@dg.op
+def segfaults(context) -> None:
+    write(context, "start")
+    print("about to touch what is not mine", file=sys.stderr, flush=True)
+    ctypes.string_at(0)
+
+
+@dg.op
+def exits_3(context) -> None:
+    write(context, "start")
+    os._exit(3)
+
+
+@dg.op
+def eats_memory(context) -> None:
+    write(context, "start")
+    eaten = []
+    while True:
+        eaten.append(bytearray(8 * 1024 * 1024))
+        time.sleep(0.02)
+
+
+@dg.op(tags={"dagster-taskiq/timeout": "1"})
+def too_slow(context) -> None:
+    write(context, "start")
+    time.sleep(120)
+
+
+@dg.op
+def leaves_a_grandchild(context) -> None:
+    write(context, "start")
+    sleeper = subprocess.Popen(["sleep", "300"])
+    (LEDGER.parent / "grandchild").write_text(str(sleeper.pid))
+    write(context, "end")
+
+
+@dg.op
+def floods_stdout(context) -> None:
+    write(context, "start")
+    for _ in range(200):
+        print("x" * 100_000)
+    write(context, "end")
+
+
+@dg.op
+def ignores_sigterm(context) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    write(context, "start")
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:  # noqa: BLE001  (that is the point)
+            continue
+
+
+@dg.resource
+def slow_resource(context):
+    handle = os.open(LEDGER.parent / "resource-began", os.O_WRONLY | os.O_CREAT)
+    os.close(handle)
+    time.sleep(120)
+
+
+@dg.op(required_resource_keys={"slow"})
+def needs_resource(context) -> None:
+    write(context, "start")
+
+
+def job_of(op, **options):
+    @dg.job(name=f"job_{op.name}", **options)
+    def made():
+        op()
+
+    return made
+
+
+singles = [
+    job_of(op)
+    for op in (
+        segfaults, exits_3, eats_memory, too_slow, leaves_a_grandchild, floods_stdout,
+        ignores_sigterm,
+    )
+]  # fmt: skip
+singles.append(job_of(needs_resource, resource_defs={"slow": slow_resource}))
+
+
+@dg.op(pool="narrow")
+def in_pool(context) -> None:
+    pass_gate(context)
+
+
+@dg.job
+def pooled():
+    in_pool()
+
+
 defs = dg.Definitions(
     jobs=[
         chain, one, retried, forgiving, killer, other_chain, two_queues, on_slow_only, wide,
+        pooled, *singles,
     ],
     executor=taskiq_executor,
 )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Dead letters: messages that nobody could execute, kept with the reason until an operator decides.
+
+Invariant: a message becomes a dead letter in the same script that ends its record, so none is lost
+between the two; the newest ten thousand or so are kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from .connection import SyncConnection
+from .scripts import Call, text
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One dead letter.
+
+    Args:
+        entry_id: Its id, by which an operator names it; begins with the server's time in ms.
+        task_id: The message.
+        queue: Where it waited.
+        kind: What it asked for.
+        run_id: The Dagster run, or ''.
+        reason: Why nobody could execute it.
+        payload: The message's bytes.
+    """
+
+    entry_id: str
+    task_id: str
+    queue: str
+    kind: str
+    run_id: str
+    reason: str
+    payload: bytes = field(repr=False)
+
+    @property
+    def died_at_ms(self) -> int:
+        """When it died, on the server's clock."""
+        return int(self.entry_id.partition("-")[0])
+
+
+def read_all(connection: SyncConnection, most: int = 1000) -> Sequence[DeadLetter]:
+    """Return the newest dead letters, newest first.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    key = connection.keys.name("dead")
+    ask = connection.client.xrevrange
+    entries = cast(
+        "list[tuple[bytes, dict[bytes, bytes]]]", connection.attempt(lambda: ask(key, count=most))
+    )
+    return [
+        DeadLetter(
+            entry_id=text(entry_id),
+            task_id=text(values[b"id"]),
+            queue=text(values[b"queue"]),
+            kind=text(values[b"kind"]),
+            run_id=text(values[b"run_id"]),
+            reason=text(values[b"reason"]),
+            payload=values[b"payload"],
+        )
+        for entry_id, values in entries
+    ]
+
+
+Exhumed = Literal["queued", "none", "alive"]
+
+
+def requeue(entry_id: str) -> Call[Exhumed]:
+    """Put a dead letter back into its queue, with no deliveries spent."""
+    return Call("exhume", [entry_id], lambda answer: cast("Exhumed", text(answer)))
+
+
+def purge(connection: SyncConnection, entry_ids: Sequence[str]) -> int:
+    """Delete dead letters; returns how many there were.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    if not entry_ids:
+        return 0
+    key = connection.keys.name("dead")
+    return int(connection.attempt(lambda: connection.client.xdel(key, *entry_ids)))

@@ -1,0 +1,29 @@
+-- Puts a dead letter back into its queue, as if it had never been handed out.
+-- ARGV: entry id of the dead letter
+-- Returns: 'queued', 'none' (no such dead letter), or 'alive' (a message of that id is not ended).
+-- Atomic because two operators may ask for the same letter.
+local entry = redis.call('XRANGE', key.dead(), ARGV[1], ARGV[1])[1]
+if not entry then return 'none' end
+local letter = {}
+for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
+local known = redis.call('HGET', key.record(letter.id), 'state')
+if known and (known == 'queued' or known == 'claimed' or known == 'running' or known == 'lost') then
+  return 'alive'
+end
+local record = {
+  kind = letter.kind, queue = letter.queue, band = letter.band, run_id = letter.run_id,
+  state = 'queued', payload = letter.payload, queued_at = int(now_ms()), deliveries = '0',
+}
+local set = {}
+for name, value in pairs(record) do
+  set[#set + 1] = name
+  set[#set + 1] = value
+end
+redis.call('DEL', key.record(letter.id))
+redis.call('HSET', key.record(letter.id), unpack(set))
+redis.call('SADD', key.queues(), letter.queue)
+open_run(letter.id, record)
+count('queued', record)
+enqueue(letter.id, record)
+redis.call('XDEL', key.dead(), ARGV[1])
+return 'queued'
