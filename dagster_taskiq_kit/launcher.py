@@ -184,6 +184,9 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
                     status.RUNNING, f"No record yet; the namespace is {age_s:.0f} s old."
                 )
             return seam.CheckRunHealthResult(status.FAILED, "The broker has no record of this run.")
+        if record.state is State.CANCELLED:
+            # Nobody is left to say so; the monitor sees that the status has changed.
+            self._instance.report_run_canceled(run)
         if record.state in _DEAD:
             reason = record.detail.get("reason", "")
             return seam.CheckRunHealthResult(

@@ -395,3 +395,20 @@ def server_time_ms(connection: SyncConnection) -> int:
     """
     seconds, micros = connection.attempt(connection.client.time)
     return int(seconds) * 1000 + int(micros) // 1000
+
+
+def cancelled_runs(connection: SyncConnection, run_ids: Sequence[str]) -> frozenset[str]:
+    """Return those of the runs that were cancelled in the last day.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+
+    def ask() -> frozenset[str]:
+        pipeline = connection.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipeline.exists(connection.keys.name("cancel", run_id))
+        answers = zip(run_ids, pipeline.execute(), strict=True)
+        return frozenset(run_id for run_id, exists in answers if exists)
+
+    return connection.attempt(ask) if run_ids else frozenset()

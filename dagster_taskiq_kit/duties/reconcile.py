@@ -81,6 +81,7 @@ class Reconcile:
         open_runs = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
         ids = [run_task_id(entry.dagster_run.run_id, 0) for entry in open_runs]
         found = records.fetch_all(self._broker, ids)
+        self._cancel_what_started_meanwhile()
         now_ms = records.server_time_ms(self._broker)
         for entry, record in zip(open_runs, found.values(), strict=True):
             run, still_s = entry.dagster_run, time.time() - entry.update_timestamp.timestamp()
@@ -97,6 +98,16 @@ class Reconcile:
                 raise
             except TaskiqKitError as error:
                 self._fail(run, str(error))
+
+    def _cancel_what_started_meanwhile(self) -> None:
+        """Cancel runs whose RUN_START came after RUN_CANCELING and hid it, and whose child died."""
+        filters = dg.RunsFilter(statuses=[_STATUS.STARTED])
+        started = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
+        ids = [entry.dagster_run.run_id for entry in started]
+        cancelled = records.cancelled_runs(self._broker, ids)
+        for entry in started:
+            if entry.dagster_run.run_id in cancelled:
+                self._cancel(entry.dagster_run, time.time() - entry.update_timestamp.timestamp())
 
     def _submit(self, run: seam.DagsterRun, still_s: float) -> None:
         if still_s > _UNSUBMITTED_S:
@@ -129,7 +140,7 @@ class Reconcile:
         )
         done = self._broker.run(cancel)
         # A run that is cancelled for its maximum runtime is failed by the monitor in that time.
-        if not done.runs_ordered and still_s > _LEAVING_S and self._is(run, _STATUS.CANCELING):
+        if not done.runs_ordered and still_s > _LEAVING_S and self._is(run, run.status):
             self._instance.report_run_canceled(run)
 
     def _fail(self, run: seam.DagsterRun, sentence: str) -> None:

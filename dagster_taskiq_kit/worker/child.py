@@ -159,4 +159,14 @@ def _execute_run(
     wire.send(op="runs", resumable=resumable)
     instance.report_engine_event(str(place), run)
     succeeded = seam.execute_run(instance, message, job, resume=resume)
+    after = instance.get_run_by_id(run.run_id)
+    if after is not None and not after.is_finished and _was_cancelled(instance, run.run_id):
+        # RUN_START was written after RUN_CANCELING: Dagster took the status back to STARTED.
+        instance.report_run_canceled(after)
+        return State.CANCELLED, {"reason": "The run was cancelled in the moment it began."}
     return (State.SUCCEEDED if succeeded else State.FAILED), {}
+
+
+def _was_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:
+    canceling = {dg.DagsterEventType.RUN_CANCELING}
+    return bool(instance.get_records_for_run(run_id, of_type=canceling, limit=1).records)
