@@ -442,9 +442,18 @@ def workspace_of(
 
 
 def launch_job(
-    instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, job_name: str
+    instance: dg.DagsterInstance,
+    workspace: WorkspaceRequestContext,
+    job_name: str,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Launch a job of a workspace through the instance's run launcher; returns the run id.
+
+    Args:
+        instance: The Dagster instance.
+        workspace: Where the job is looked for.
+        job_name: The job.
+        tags: Tags of the run, beside those of the job.
 
     Raises:
         ConfigurationError: The workspace has no such job, or its code did not load.
@@ -459,7 +468,7 @@ def launch_job(
                     run_id=None,
                     run_config={},
                     status=dg.DagsterRunStatus.NOT_STARTED,
-                    tags={},
+                    tags={**job.run_tags, **(tags or {})},
                     root_run_id=None,
                     parent_run_id=None,
                     step_keys_to_execute=None,
