@@ -7,7 +7,7 @@ local id, token, max_deliveries, reason, ttl_s = unpack(ARGV)
 max_deliveries = tonumber(max_deliveries)
 local record = read(id)
 if not record or record.owner ~= token then return 'revoked' end
-if record.state == 'queued' then return 'queued' end
+if record.state == 'queued' or record.state == 'refused' then return record.state end -- asked again
 local handed_over = record.state == 'running' and record.kind == 'run'
 if record.state ~= 'claimed' and not handed_over then return 'revoked' end
 if handed_over then redis.call('HSET', key.record(id), 'handed_over', '1') end
