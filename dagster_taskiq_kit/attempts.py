@@ -86,7 +86,7 @@ class InFlight:
         step: Dagster's step.
         task_id: The message.
         attempt: Dagster's attempt, counting from 1.
-        cursor: Where in the log its events can begin.
+        position: Where in the log its outputs can begin: at its start, once that was read.
         outputs: Outputs seen of it.
         ring: What the bell said of it, when it rang.
         closing: Its end was written by us and is on its way back with the log.
@@ -98,7 +98,7 @@ class InFlight:
     step: seam.ExecutionStep
     task_id: str
     attempt: int
-    cursor: str | None
+    position: int
     outputs: int = 0
     ring: Ring | None = None
     closing: bool = False

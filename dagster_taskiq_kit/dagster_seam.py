@@ -26,6 +26,7 @@ try:
         ReconstructableRepository,
     )
     from dagster._core.errors import DagsterExecutionInterruptedError, DagsterUserCodeLoadError
+    from dagster._core.event_api import EventLogCursor
     from dagster._core.events import DagsterEventType, EngineEventData
     from dagster._core.execution import compute_logs
     from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
@@ -53,6 +54,7 @@ try:
     )
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
     from dagster._core.storage.dagster_run import DagsterRun
+    from dagster._core.storage.event_log.base import EventLogConnection as EventLogPage
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import (
@@ -85,6 +87,7 @@ __all__ = [
     "DagsterExecutionInterruptedError",
     "DagsterRun",
     "EngineEventData",
+    "EventLogPage",
     "ExecutionPlan",
     "ExecutionStep",
     "IStepContext",
@@ -291,6 +294,11 @@ def code_name(run: DagsterRun, job: ReconstructableJob | None = None) -> CodeNam
 
 
 # ---- a plan in execution, and how it is rebuilt from a log
+
+
+def log_cursor(position: int) -> str:
+    """Return Dagster's cursor for a place in a run's log, given by the storage id of a row."""
+    return EventLogCursor.from_storage_id(position).to_string()
 
 
 class ReplayableExecution(ActiveExecution):

@@ -26,7 +26,7 @@ from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
 from .errors import BrokerUnavailable, WaitedTooLong
 from .instance_pool import pooled_connections
-from .run_log import WORKER_LOST, RunLog
+from .run_log import STEP_STARTS, WORKER_LOST, RunLog
 from .settings import TaskiqSettings
 from .states import OWNED, State
 from .step_submission import StepSubmission
@@ -123,11 +123,12 @@ class Orchestrator:
         """Bring the plan to where the log left off, and ask the broker about what is open."""
         self._say(f"Resuming on taskiq workers (orchestrator pid {os.getpid()}).")
         prior = list(self._log.new_entries())
-        yield from (event for event, _ in prior)
-        for step in self._active.replay(prior):
+        yield from (entry.event for entry in prior)
+        starts = {e.event.step_key: e.position for e in prior if e.event.event_type in STEP_STARTS}
+        for step in self._active.replay((entry.event, entry.timestamp_s) for entry in prior):
             attempt = self._active.retry_state.get_attempt_count(step.key) + 1
             flight = self._in_flight[step.key] = InFlight(
-                step, messages.step_task_id(self._run.run_id, step.key, attempt), attempt, None
+                step, self._task_id(step, attempt), attempt, starts.get(step.key, 0)
             )
             record = self._through_outages(lambda: records.fetch(self._broker, flight.task_id))  # noqa: B023
             if record is not None:
@@ -215,15 +216,14 @@ class Orchestrator:
 
     # -- the log
 
-    def _read_log(self) -> Iterator[dg.DagsterEvent]:
-        yield from self._take_in(self._log.new_events())
-
     def _read_again(self, flight: InFlight) -> Iterator[dg.DagsterEvent]:
-        """Take in what the cursor has passed since an attempt was submitted."""
-        yield from self._take_in(self._log.missed_events(flight.cursor))
+        """Take in what the log's position has passed since an attempt began."""
+        for event in self._log.missed_events(flight.step.key, flight.position):
+            yield event
+            self._handle(event)
 
-    def _take_in(self, events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
-        for event in events:
+    def _read_log(self) -> Iterator[dg.DagsterEvent]:
+        for event in self._log.new_events():
             flight = self._in_flight.get(event.step_key or "")
             if flight is not None and event.event_type in STEP_ENDS:
                 # Its end must not be handled before the outputs that precede it, and until the bell
@@ -247,6 +247,8 @@ class Orchestrator:
                 self._leaving.add(flight.task_id)
         elif flight is None:
             return
+        elif event.event_type in STEP_STARTS:
+            flight.position = self._log.position
         elif event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             flight.outputs += 1
             self._active.handle_event(event)
@@ -257,14 +259,12 @@ class Orchestrator:
 
     # -- steps
 
+    def _task_id(self, step: seam.ExecutionStep, attempt: int) -> str:
+        return messages.step_task_id(self._run.run_id, step.key, attempt)
+
     def _submit(self, step: seam.ExecutionStep) -> None:
         attempt = self._active.retry_state.get_attempt_count(step.key) + 1
-        flight = InFlight(
-            step,
-            messages.step_task_id(self._run.run_id, step.key, attempt),
-            attempt,
-            self._log.cursor,
-        )
+        flight = InFlight(step, self._task_id(step, attempt), attempt, self._log.position)
         self._in_flight[step.key] = flight
         self._hand_out(flight)
 

@@ -47,12 +47,14 @@ class Child:
         wire: To it.
         key: The delivery it works on; None while it waits.
         since_s: Monotonic time of its fork.
+        leaving: It was told to end, or has ended: no delivery may be given to it any more.
     """
 
     pid: int
     wire: Wire
     key: str | None = None
     since_s: float = field(default_factory=time.monotonic)
+    leaving: bool = False
 
 
 class ForkServer:
@@ -148,8 +150,11 @@ class ForkServer:
             self._worker.send(op="expired", key=child.key)
 
     def _take_spare(self) -> Child:
-        waiting = [child for child in self._children.values() if child.key is None]
+        waiting = self._waiting()
         return min(waiting, key=lambda child: child.since_s) if waiting else self._make()
+
+    def _waiting(self) -> list[Child]:
+        return [c for c in self._children.values() if c.key is None and not c.leaving]
 
     # -- children
 
@@ -169,13 +174,15 @@ class ForkServer:
 
         One a turn, so that orders are never kept waiting.
         """
-        waiting = [child for child in self._children.values() if child.key is None]
+        waiting = self._waiting()
         idle = time.monotonic() - self._last_start_s > _SPARE_IDLE_S
         wanted = min(1, self._spare_wanted) if idle else self._spare_wanted
         if len(waiting) < wanted:
             self._make()
         elif len(waiting) > max(1, wanted):
-            signal_group(min(waiting, key=lambda child: child.since_s).pid, signal.SIGKILL)
+            oldest = min(waiting, key=lambda child: child.since_s)
+            oldest.leaving = True
+            signal_group(oldest.pid, signal.SIGKILL)
         return len(waiting) in (wanted - 1, wanted)
 
     def _hear(self, child: Child) -> None:
@@ -183,6 +190,7 @@ class ForkServer:
             for packet in child.wire.arrived():
                 self._worker.send(**packet, key=child.key)
         except EOFError:
+            child.leaving = True
             self._selector.unregister(child.wire)
             child.wire.close()
 

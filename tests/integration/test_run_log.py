@@ -51,9 +51,10 @@ def test_a_row_that_is_committed_late_is_found_again_and_yielded_once(instance):
         instance.store_event(entry(run_id, "after"))
         assert steps(log.new_events()) == ["early", "after"]
         late.commit()
-    assert steps(log.new_events()) == []  # the cursor has passed it
-    assert steps(log.missed_events(None)) == ["late"]
-    assert steps(log.missed_events(None)) == []
+    assert steps(log.new_events()) == []  # the log's position has passed it
+    assert steps(log.missed_events("another", 0)) == []
+    assert steps(log.missed_events("late", 0)) == ["late"]
+    assert steps(log.missed_events("late", 0)) == []
 
 
 def test_more_than_one_page_is_read_and_each_event_once(instance):
