@@ -30,7 +30,7 @@ try:
     from dagster._core.events import DagsterEventType, EngineEventData
     from dagster._core.execution import compute_logs
     from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
-    from dagster._core.execution.plan.active import ActiveExecution
+    from dagster._core.execution.plan.active import ActiveExecution, _pool_key_for_step
     from dagster._core.execution.plan.instance_concurrency_context import (
         InstanceConcurrencyContext,
     )
@@ -335,9 +335,7 @@ class ReplayableExecution(ActiveExecution):
         (
             self._instance_concurrency_context, self._max_concurrent, self._tag_concurrency_limits,
         ) = limits  # fmt: skip
-        if self._instance_concurrency_context is not None:
-            # Dagster frees only slots that this very object has claimed; these are the run's still.
-            self._instance_concurrency_context._claims |= self._in_flight
+        self._take_over_pools()
         return [self.get_step_by_key(key) for key in sorted(self._in_flight)]
 
     def due_in_s(self) -> float | None:
@@ -351,6 +349,29 @@ class ReplayableExecution(ActiveExecution):
             due_s += self._instance_concurrency_context._pending_timeouts.values()
         return max(0.0, min(due_s) - time.time()) if due_s else None
 
+    def _take_over_pools(self) -> None:
+        """Hold the pool slots of steps in flight as our own; give back those of steps that ended.
+
+        The claims of the former orchestrator are known to the storage only.
+        """
+        ours = self._instance_concurrency_context
+        found = (_pool_key_for_step(cast("ExecutionStep", step)) for step in self._plan.steps)
+        pools = {pool for pool in found if pool is not None}
+        if ours is None or not pools:
+            return
+        storage, run_id = cast("Any", ours._instance.event_log_storage), ours._run_id
+        if not storage.supports_global_concurrency_limits:
+            return
+        for pool in sorted(pools):
+            info = storage.get_concurrency_info(pool)
+            known = {(slot.run_id, slot.step_key) for slot in info.claimed_slots}
+            known |= {(step.run_id, step.step_key) for step in info.pending_steps}
+            for key in sorted(key for run, key in known if run == run_id):
+                if key in self._in_flight:
+                    ours.claim(pool, key)
+                elif key not in self._executable:
+                    storage.free_concurrency_slot_for_step(run_id, key)
+
     def _replay_skip(self, key: str) -> None:
         self.get_steps_to_skip()
         if key in self._in_flight:
@@ -359,6 +380,8 @@ class ReplayableExecution(ActiveExecution):
     def _replay_attempt(
         self, event: dg.DagsterEvent, key: str, timestamp_s: float, started: set[str]
     ) -> None:
+        if event.event_type is DagsterEventType.ENGINE_EVENT:
+            return  # of a step that waits for its pool: nobody has begun it
         if key in self._waiting_to_retry:
             # An event of the next attempt: its wait was over.
             self._waiting_to_retry[key] = 0.0

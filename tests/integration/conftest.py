@@ -1,5 +1,6 @@
 """A fleet that works on one code file: its workers, its launches, and what its op bodies did."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -66,12 +67,24 @@ class Site:
         self.fleet.wait_for(true, what, explain)
 
 
-@pytest.fixture
-def site(fleet, tmp_path, request) -> Iterator[Site]:
-    """A fleet, without a worker yet, for the file that the test module names as ``CODE``."""
-    file = request.module.CODE
-    written = tmp_path / "workspace.yaml"
+@contextlib.contextmanager
+def open_site(fleet, file) -> Iterator[Site]:
+    """Load a code file as the UI does, for launches through a fleet's launcher."""
+    written = fleet.home / "workspace.yaml"
     target = {"relative_path": str(file), "working_directory": str(file.parent)}
     written.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
     with seam.workspace_of(fleet.instance, [str(written)]) as workspace:
         yield Site(fleet, file, workspace)
+
+
+@pytest.fixture
+def site(fleet, request) -> Iterator[Site]:
+    """A fleet, without a worker yet, for the file that the test module names as ``CODE``."""
+    with open_site(fleet, request.module.CODE) as made:
+        yield made
+
+
+@pytest.fixture(name="open_site")
+def open_site_fixture():
+    """Opens a site on any fleet and any code file; a context manager."""
+    return open_site
