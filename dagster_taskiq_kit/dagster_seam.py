@@ -202,11 +202,16 @@ class LoadedCode:
 
         Raises:
             CodeNotServed: This location has no such job.
+            CodeLoadFailed: Its file is gone; Dagster looks for it even when it is loaded.
         """
         names = [code.repository] if code.repository in self.repositories else self.repositories
         for name in names:
             repository = self.repositories[name or ""]
-            if repository.get_definition().has_job(code.job):
+            try:
+                definition = repository.get_definition()
+            except FileNotFoundError as error:
+                raise CodeLoadFailed(self.location, str(error)) from error
+            if definition.has_job(code.job):
                 return self.jobs.setdefault(
                     (name or "", code.job), repository.get_reconstructable_job(code.job)
                 )

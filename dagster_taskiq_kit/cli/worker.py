@@ -110,7 +110,8 @@ def _queue(name: str) -> str:
 @contextlib.contextmanager
 def _instance() -> "Generator[dg.DagsterInstance]":
     """Open the Dagster instance of this worker, from its own ``DAGSTER_HOME``."""
-    if not os.environ.get("DAGSTER_HOME"):
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
         raise ConfigurationError(
             "DAGSTER_HOME is not set: a worker needs the Dagster instance whose runs it executes. "
             "Set it to the folder of your dagster.yaml.",
@@ -120,7 +121,16 @@ def _instance() -> "Generator[dg.DagsterInstance]":
 
     try:
         instance = dg.DagsterInstance.get()
-    except dg.DagsterInvariantViolationError as error:
-        raise ConfigurationError(f"DAGSTER_HOME cannot be used: {error}", "DAGSTER_HOME") from error
+        # Made only when it is asked for: a bad block of dagster.yaml is to be told now.
+        _ = instance.run_launcher
+    except (dg.DagsterError, ConfigurationError) as error:
+        # Dagster's own text begins with the schema, or ends with a stack trace.
+        findings = error.errors if isinstance(error, dg.DagsterInvalidConfigError) else [error]
+        said = " ".join(str(getattr(one, "message", one)) for one in findings)
+        said = " ".join(said.partition("Stack Trace:")[0].split())
+        raise ConfigurationError(
+            f"The Dagster instance in {home} cannot be used: {said} Correct its dagster.yaml.",
+            "DAGSTER_HOME",
+        ) from error
     with instance:
         yield instance

@@ -48,8 +48,8 @@ def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -
     packet = wire.receive()
     if packet is None:
         os._exit(0)
+    message = from_data(Kind(packet["kind"]), packet["message"])
     try:
-        message = from_data(Kind(packet["kind"]), packet["message"])
         outcome, detail = _execute(code, instance, wire, message, Place(**packet["place"]))
         wire.send(op="done", outcome=outcome.value, detail=dict(detail))
     except NotAllowed:
@@ -57,11 +57,45 @@ def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -
     except (KeyboardInterrupt, seam.DagsterExecutionInterruptedError):
         wire.send(op="done", outcome=State.CANCELLED.value, detail={"reason": "Interrupted."})
     except BaseException as error:  # noqa: BLE001  (the last word of this process)
+        refused = isinstance(error, CodeError)
         info = seam.serializable_error_info_from_exc_info(sys.exc_info())
-        outcome = State.REFUSED if isinstance(error, CodeError) else State.CRASHED
-        wire.send(op="done", outcome=outcome.value, detail={"reason": info.to_string()})
+        reason = str(error) if refused else info.to_string()
+        _fail_run(instance, message, reason)
+        outcome = State.REFUSED if refused else State.CRASHED
+        wire.send(op="done", outcome=outcome.value, detail={"reason": reason})
     finally:
         leave()
+
+
+def refuse_one(error: CodeError, wire: Wire) -> None:
+    """Wait for one message, say why it cannot be executed here, and leave; never returns.
+
+    Args:
+        error: Why the code location could not be loaded.
+        wire: To the fork server.
+    """
+    packet = wire.receive()
+    if packet is None:
+        os._exit(0)
+    try:
+        message = from_data(Kind(packet["kind"]), packet["message"])
+        wire.send(op="begin")
+        _wait_for_go(wire)
+        with dg.DagsterInstance.get() as instance:
+            _fail_run(instance, message, str(error))
+        wire.send(op="done", outcome=State.REFUSED.value, detail={"reason": str(error)})
+    except NotAllowed:
+        pass
+    finally:
+        leave()
+
+
+def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> None:
+    """Say in the run's own log why it cannot be executed: nobody else would."""
+    if isinstance(message, RunMessage):
+        run = instance.get_run_by_id(message.run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, reason)
 
 
 def _wait_for_go(wire: Wire) -> None:

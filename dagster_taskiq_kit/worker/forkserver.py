@@ -346,11 +346,15 @@ def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
 
 
 def _main_child(control: Wire, location: str) -> None:
-    from .child import serve_one
+    from .child import refuse_one, serve_one
 
     become_child()
-    code, instance = _load(location)
-    serve_one(code, instance, control)
+    try:
+        code, instance = _load(location)
+    except CodeLoadFailed as error:
+        refuse_one(error, control)
+    else:
+        serve_one(code, instance, control)
 
 
 def main() -> None:
