@@ -5,8 +5,10 @@ sentence. Each patch of Dagster is made here, says why, and is made in processes
 """
 
 import contextlib
+import copy
+import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,11 @@ try:
     from dagster._cli import api as dagster_api
     from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
     from dagster._core.code_pointer import CodePointer, FileCodePointer, ModuleCodePointer
+    from dagster._core.definitions.assets.job.asset_job import is_reserved_asset_job_name
+    from dagster._core.definitions.config import ConfigMapping
+    from dagster._core.definitions.definition_config_schema import (
+        ConfiguredDefinitionConfigSchema,
+    )
     from dagster._core.definitions.reconstruct import (
         ReconstructableJob,
         ReconstructableRepository,
@@ -53,8 +60,10 @@ try:
         WorkerStatus,
     )
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
+    from dagster._core.snowflake_partner import set_snowflake_partner_env_var
     from dagster._core.storage.dagster_run import DagsterRun
     from dagster._core.storage.event_log.base import EventLogConnection as EventLogPage
+    from dagster._core.system_config.objects import ResolvedRunConfig
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import (
@@ -97,6 +106,7 @@ __all__ = [
     "LaunchRunContext",
     "PlanOrchestrationContext",
     "ReplayableExecution",
+    "ResolvedRunConfig",
     "ResumeRunContext",
     "RetryMode",
     "RunLauncher",
@@ -110,6 +120,7 @@ __all__ = [
     "get_retries_config",
     "get_step_dependency_config_field",
     "get_tag_concurrency_limits_config",
+    "is_reserved_asset_job_name",
     "serializable_error_info_from_exc_info",
     "serialize_value",
 ]
@@ -527,6 +538,107 @@ def launch_job(
     )
 
 
+# ---- what a step needs of its job, made before the fork
+
+#: A plan for these step keys and the resolved config it was made with; None when there is none that
+#: is certain to be the one that Dagster would make.
+FindPlan = Callable[
+    [dg.JobDefinition, Mapping[str, object], Sequence[str], KnownExecutionState],
+    tuple[ExecutionPlan, ResolvedRunConfig] | None,
+]
+
+
+@contextlib.contextmanager
+def environment_of_steps(
+    instance: dg.DagsterInstance, location: str
+) -> Generator[None, None, None]:
+    """Set the environment variables that Dagster sets for a step, and take them back."""
+    before = dict(os.environ)
+    try:
+        instance.inject_env_vars(location)
+        set_snowflake_partner_env_var()
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def noticing_config_functions() -> Generator[list[object], None, None]:
+    """Yield a list of the user's functions that are called while a config is resolved.
+
+    What they return may be another thing the next time.
+    """
+    called: list[object] = []
+    mapping, configured = cast("Any", ConfigMapping), cast("Any", ConfiguredDefinitionConfigSchema)
+    unvalidated, validated = (
+        mapping.resolve_from_unvalidated_config, mapping.resolve_from_validated_config,
+    )  # fmt: skip
+    invoke = configured._invoke_user_config_fn
+
+    def noticed(original: Any, function_name: str) -> Any:
+        def call(self: Any, config: Any) -> Any:
+            function = getattr(self, function_name)
+            # What was `.configured` with values, Dagster wraps into a function of its own.
+            if getattr(function, "__module__", None) != configured.__module__:
+                called.append(function)
+            return original(self, config)
+
+        return call
+
+    mapping.resolve_from_unvalidated_config = noticed(unvalidated, "config_fn")
+    mapping.resolve_from_validated_config = noticed(validated, "config_fn")
+    configured._invoke_user_config_fn = noticed(invoke, "_config_fn")
+    try:
+        yield called
+    finally:
+        mapping.resolve_from_unvalidated_config = unvalidated
+        mapping.resolve_from_validated_config = validated
+        configured._invoke_user_config_fn = invoke
+
+
+@contextlib.contextmanager
+def _planned_once(find_plan: FindPlan) -> Generator[None, None, None]:
+    """Make Dagster's body of a step resolve its run's config once, and plan with ``find_plan``.
+
+    It resolves the config for the plan and again for the context, and it plans the whole job to
+    execute one step of it: half of what a step of a job of a hundred costs.
+    """
+    # The body imports the name without exporting it.
+    bodies, resolved_config = cast("Any", dagster_api), cast("Any", ResolvedRunConfig)
+    plan_anew, resolve_anew = bodies.create_execution_plan, resolved_config.build
+    known: list[tuple[dg.JobDefinition, Any, ResolvedRunConfig]] = []
+
+    def resolve(job_def: dg.JobDefinition, run_config: Any = None) -> ResolvedRunConfig:
+        if not known:
+            asked = copy.deepcopy(run_config)
+            known.append((job_def, asked, resolve_anew(job_def, run_config)))
+            return known[0][2]
+        # Dagster asks twice, before any code of the user's; from then on its own way is taken.
+        resolved_config.build = staticmethod(resolve_anew)
+        job_of_plan, config_of_plan, resolved = known[0]
+        same = job_of_plan is job_def and config_of_plan == run_config
+        return resolved if same else resolve_anew(job_def, run_config)
+
+    def plan(job: ReconstructableJob, **arguments: Any) -> ExecutionPlan:
+        run_config = arguments["run_config"]
+        if arguments["repository_load_data"] is None:
+            definition = job.get_definition()
+            keys, state = arguments["step_keys_to_execute"], arguments["known_state"]
+            found = find_plan(definition, run_config, keys, state)
+            if found is not None:
+                known.append((definition, copy.deepcopy(run_config), found[1]))
+                return found[0]
+        return plan_anew(job, **arguments)
+
+    bodies.create_execution_plan, resolved_config.build = plan, staticmethod(resolve)
+    try:
+        yield
+    finally:
+        bodies.create_execution_plan = plan_anew
+        resolved_config.build = staticmethod(resolve_anew)
+
+
 # ---- bodies of children: Dagster's own, on our own code
 
 
@@ -577,7 +689,11 @@ def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:
 
 
 def step_events(
-    instance: dg.DagsterInstance, run: DagsterRun, message: StepMessage, job: ReconstructableJob
+    instance: dg.DagsterInstance,
+    run: DagsterRun,
+    message: StepMessage,
+    job: ReconstructableJob,
+    find_plan: FindPlan,
 ) -> Iterator[dg.DagsterEvent]:
     """Execute one attempt of one step as ``dagster api execute_step`` does; yields its events.
 
@@ -592,7 +708,7 @@ def step_events(
         known_state=deserialize_value(message.known_state, KnownExecutionState),
         should_verify_step=True,
     )
-    with _own_code(job):
+    with _own_code(job), _planned_once(find_plan):
         yield from dagster_api._execute_step_command_body(arguments, instance, run)
 
 

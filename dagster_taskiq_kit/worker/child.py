@@ -17,6 +17,7 @@ from .. import dagster_seam as seam
 from ..errors import CodeError
 from ..instance_pool import know_shard
 from ..messages import Message, RunMessage, StepMessage, from_data
+from ..prepared_jobs import PreparedJobs
 from ..states import Kind, State
 from .place import Place
 from .process import leave
@@ -37,11 +38,14 @@ class NotAllowed(Exception):
     """The worker did not answer ``go``: the message is cancelled or somebody else's now."""
 
 
-def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -> None:
+def serve_one(
+    code: seam.LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance, wire: Wire
+) -> None:
     """Wait for one message, execute it, report, and leave the process; never returns.
 
     Args:
         code: The code location, already loaded.
+        prepared: Plans of its jobs.
         instance: The Dagster instance, without open connections.
         wire: To the fork server.
     """
@@ -50,7 +54,9 @@ def serve_one(code: seam.LoadedCode, instance: dg.DagsterInstance, wire: Wire) -
         os._exit(0)
     message = from_data(Kind(packet["kind"]), packet["message"])
     try:
-        outcome, detail = _execute(code, instance, wire, message, Place(**packet["place"]))
+        outcome, detail = _execute(
+            code, prepared, instance, wire, message, Place(**packet["place"])
+        )
         wire.send(op="done", outcome=outcome.value, detail=dict(detail))
     except NotAllowed:
         pass
@@ -106,6 +112,7 @@ def _wait_for_go(wire: Wire) -> None:
 
 def _execute(
     code: seam.LoadedCode,
+    prepared: PreparedJobs,
     instance: dg.DagsterInstance,
     wire: Wire,
     message: Message,
@@ -124,7 +131,7 @@ def _execute(
         job = code.job(message.code)
         if isinstance(message, StepMessage):
             seam.say_where_steps_run(str(place), place.metadata())
-            return _execute_step(instance, run, message, job, wire)
+            return _execute_step(prepared, instance, run, message, job, wire)
         return _execute_run(instance, run, message, job, place, wire)
 
 
@@ -138,6 +145,7 @@ def _settle(seconds: float) -> None:
 
 
 def _execute_step(
+    prepared: PreparedJobs,
     instance: dg.DagsterInstance,
     run: seam.DagsterRun,
     message: StepMessage,
@@ -146,7 +154,7 @@ def _execute_step(
 ) -> Outcome:
     know_shard(instance, run.run_id)
     outputs, end = 0, None
-    for event in seam.step_events(instance, run, message, job):
+    for event in seam.step_events(instance, run, message, job, prepared.find):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
         elif event.event_type is dg.DagsterEventType.LOGS_CAPTURED:

@@ -235,13 +235,11 @@ class WarmMaker:
     """Forks children of this very process, which has everything loaded.
 
     Args:
-        code: The loaded code location.
-        instance: The warmed instance, without open connections.
+        loaded: What :func:`_load` returned: all that a child inherits.
     """
 
-    def __init__(self, code: Any, instance: Any) -> None:
-        self._code = code
-        self._instance = instance
+    def __init__(self, loaded: tuple[Any, Any, Any]) -> None:
+        self._loaded = loaded
         self.inherit_not: list[Any] = []
 
     def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
@@ -255,7 +253,7 @@ class WarmMaker:
             become_child()
             for end in (*not_theirs, *self.inherit_not):
                 end.close()
-            serve_one(self._code, self._instance, Wire(control))
+            serve_one(*self._loaded, Wire(control))
         finally:
             os._exit(70)
 
@@ -288,12 +286,13 @@ class ColdMaker:
         return process.pid
 
 
-def _load(location: str) -> tuple[Any, Any]:
-    """Import the code, then make, warm and disconnect the instance."""
+def _load(location: str) -> tuple[Any, Any, Any]:
+    """Import the code, plan its jobs, and make, warm and disconnect the instance."""
     import dagster as dg
 
     from .. import dagster_seam as seam
     from .. import instance_pool
+    from ..prepared_jobs import PreparedJobs
     from .rehearsal import rehearse
 
     values = json.loads(location)
@@ -303,8 +302,10 @@ def _load(location: str) -> tuple[Any, Any]:
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     rehearse()
+    prepared = PreparedJobs()
+    prepared.prepare(code, instance)
     instance_pool.close_connections(instance)
-    return code, instance
+    return code, prepared, instance
 
 
 def _threads() -> int:
@@ -322,7 +323,7 @@ def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
         worker.send(op="ready", pid=os.getpid(), mode="cold", pointers=pointers)
     else:
         try:
-            code, instance = _load(location)
+            loaded = _load(location)
         except CodeLoadFailed as error:
             worker.send(op="failed", location=error.location, traceback=error.user_traceback)
             return
@@ -340,8 +341,8 @@ def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
         gc.collect()
         gc.freeze()
         gc.disable()  # in the fork server only: a collection would copy every page it visits
-        maker = WarmMaker(code, instance)
-        worker.send(op="ready", pid=os.getpid(), mode="warm", pointers=list(code.pointers()))
+        maker = WarmMaker(loaded)
+        worker.send(op="ready", pid=os.getpid(), mode="warm", pointers=list(loaded[0].pointers()))
     ForkServer(worker, maker).serve()
 
 
@@ -350,11 +351,11 @@ def _main_child(control: Wire, location: str) -> None:
 
     become_child()
     try:
-        code, instance = _load(location)
+        loaded = _load(location)
     except CodeLoadFailed as error:
         refuse_one(error, control)
     else:
-        serve_one(code, instance, control)
+        serve_one(*loaded, control)
 
 
 def main() -> None:
