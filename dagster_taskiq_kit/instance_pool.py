@@ -18,6 +18,7 @@ _STATEMENT_TIMEOUT_MS = 3_600_000
 _IDLE_SESSION_MS = 2_000
 _POOL_RECYCLE_S = 3_600
 _MAX_OVERFLOW = 10
+_NO_RUN = "00000000-0000-0000-0000-000000000000"
 _POOLED = "_dagster_taskiq_kit_pooled"
 _IDLE_SESSION_SINCE_POSTGRES = 140_000
 
@@ -56,7 +57,7 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
             engine = getattr(storage, "_engine", None)
             if engine is not None and engine.url == first.url:
                 storage._engine = first
-        _leave_no_idle_session(first)
+        _set_timeouts_at_once(first)
     run_storage: Any = instance.run_storage
     if hasattr(run_storage, "has_run_stats_index_cols"):
         # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
@@ -82,14 +83,24 @@ def pooled_connections(instance: dg.DagsterInstance) -> Generator[None, None, No
         setattr(instance, _POOLED, False)
 
 
-def _leave_no_idle_session(engine: Any) -> None:
+def _set_timeouts_at_once(engine: Any) -> None:
+    """Set a session's timeouts in one round trip, and never check out one that timed out."""
     from sqlalchemy import event
     from sqlalchemy.exc import DisconnectionError
 
+    for listener in list(engine.pool.dispatch.connect):
+        # Its own way to set one of them takes three round trips: BEGIN, SET and COMMIT.
+        if getattr(listener, "__module__", "").startswith("dagster_postgres."):
+            event.remove(engine, "connect", listener)
+
     def on_connect(connection: Any, _record: Any) -> None:
+        timeouts = f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}"
         if connection.server_version >= _IDLE_SESSION_SINCE_POSTGRES:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(f"SET idle_session_timeout = {_IDLE_SESSION_MS}")
+            timeouts += f"; SET idle_session_timeout = {_IDLE_SESSION_MS}"
+        with connection.cursor() as cursor:
+            cursor.execute(timeouts)
+        if not connection.autocommit:
+            connection.commit()
 
     def on_checkin(_connection: Any, record: Any) -> None:
         record.info["idle_since_s"] = time.monotonic()
@@ -106,10 +117,22 @@ def _leave_no_idle_session(engine: Any) -> None:
 
 def warm_instance(instance: dg.DagsterInstance) -> None:
     """Use an instance once, read-only, so that what it makes lazily is made before the fork."""
-    instance.get_run_by_id("00000000-0000-0000-0000-000000000000")
-    instance.get_records_for_run("00000000-0000-0000-0000-000000000000", limit=1)
+    instance.get_run_by_id(_NO_RUN)
+    instance.get_run_step_stats(_NO_RUN, step_keys=["none"])
+    instance.get_records_for_run(_NO_RUN, limit=1)
     _ = instance.compute_log_manager
     _ = instance.run_launcher
+
+
+def connect_ahead(instance: dg.DagsterInstance) -> None:
+    """Open the session that will be needed soon; it is closed again if it is not.
+
+    Where that fails or makes no sense, it is opened when it is needed.
+    """
+    engine = getattr(instance.run_storage, "_engine", None)
+    if engine is not None and engine.dialect.name == "postgresql":
+        with contextlib.suppress(Exception):
+            engine.connect().close()
 
 
 def close_connections(instance: dg.DagsterInstance) -> None:
