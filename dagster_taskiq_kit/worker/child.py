@@ -15,7 +15,7 @@ import dagster as dg
 
 from .. import dagster_seam as seam
 from ..errors import CodeError
-from ..instance_pool import know_shard
+from ..instance_pool import connect_ahead, know_shard
 from ..messages import Message, RunMessage, StepMessage, from_data
 from ..prepared_jobs import PreparedJobs
 from ..states import Kind, State
@@ -50,6 +50,9 @@ def serve_one(
         wire: To the fork server.
     """
     packet = wire.receive()
+    if packet is not None and packet["op"] == "connect":
+        connect_ahead(instance)
+        packet = wire.receive()
     if packet is None:
         os._exit(0)
     message = from_data(Kind(packet["kind"]), packet["message"])

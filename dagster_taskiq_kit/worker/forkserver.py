@@ -36,6 +36,8 @@ from .wire import Wire
 
 _SPARE_IDLE_S = 300.0
 _TICK_S = 1.0
+#: So soon after a start the next one is near, and the child for it connects ahead.
+_NEXT_IS_NEAR_S = 1.0
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Child:
         pid: Its process, which leads its own session and group.
         wire: To it.
         key: The delivery it works on; None while it waits.
+        connects: It was told to connect to the database ahead.
         since_s: Monotonic time of its fork.
         leaving: It was told to end, or has ended: no delivery may be given to it any more.
     """
@@ -53,6 +56,7 @@ class Child:
     pid: int
     wire: Wire
     key: str | None = None
+    connects: bool = False
     since_s: float = field(default_factory=time.monotonic)
     leaving: bool = False
 
@@ -92,6 +96,7 @@ class ForkServer:
         try:
             while True:
                 timeout_s = self._patience_s() if self._keep_spares() else 0.0
+                self._connect_the_next()
                 arrived = self._selector.select(timeout_s)
                 # First of all: after a freeze, what arrived is as old as the freeze.
                 self._keep_deadline()
@@ -150,8 +155,19 @@ class ForkServer:
             self._worker.send(op="expired", key=child.key)
 
     def _take_spare(self) -> Child:
+        return self._next_spare() or self._make()
+
+    def _next_spare(self) -> Child | None:
         waiting = self._waiting()
-        return min(waiting, key=lambda child: child.since_s) if waiting else self._make()
+        return min(waiting, key=lambda child: child.since_s) if waiting else None
+
+    def _connect_the_next(self) -> None:
+        """Have the child that is next connect while others work; one, so that few sit idle."""
+        child = self._next_spare()
+        near = time.monotonic() - self._last_start_s < _NEXT_IS_NEAR_S
+        if child is not None and near and self._by_key and not child.connects:
+            child.connects = True
+            child.wire.send(op="connect")
 
     def _waiting(self) -> list[Child]:
         return [c for c in self._children.values() if c.key is None and not c.leaving]
@@ -292,16 +308,17 @@ def _load(location: str) -> tuple[Any, Any, Any]:
 
     from .. import dagster_seam as seam
     from .. import instance_pool
+    from ..event_writing import write_events_shortly
     from ..prepared_jobs import PreparedJobs
     from .rehearsal import rehearse
 
-    values = json.loads(location)
-    code = seam.load_code(seam.CodeLocation(**values))
-    instance = dg.DagsterInstance.get()
     seam.write_compute_logs_without_mirror()
+    rehearse()
+    code = seam.load_code(seam.CodeLocation(**json.loads(location)))
+    instance = dg.DagsterInstance.get()
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
-    rehearse()
+    write_events_shortly(instance)
     prepared = PreparedJobs()
     prepared.prepare(code, instance)
     instance_pool.close_connections(instance)

@@ -1,0 +1,68 @@
+"""The fork server's choices, with children that are nothing but a socket."""
+
+import json
+import select
+import socket
+
+import pytest
+
+from dagster_taskiq_kit.worker.forkserver import ForkServer
+from dagster_taskiq_kit.worker.wire import Wire
+
+
+class Maker:
+    def __init__(self):
+        self.children = []
+
+    def make(self, control, _not_theirs):
+        self.children.append(control.dup())
+        return 2**22 + len(self.children)  # no such process
+
+
+@pytest.fixture
+def maker():
+    made = Maker()
+    yield made
+    for child in made.children:
+        child.close()
+
+
+@pytest.fixture
+def server(maker):
+    worker, other_end = socket.socketpair()
+    made = ForkServer(Wire(worker), maker)
+    for _ in range(3):
+        made._make()
+    yield made
+    for child in made._children.values():
+        child.wire.close()
+    worker.close()
+    other_end.close()
+
+
+def heard(child):
+    if not select.select([child], [], [], 0)[0]:
+        return []
+    return [json.loads(line)["op"] for line in child.recv(65536).splitlines()]
+
+
+def test_an_idle_server_has_nobody_connect(server, maker):
+    server._connect_the_next()
+    assert [heard(child) for child in maker.children] == [[], [], []]
+
+
+def test_the_child_that_is_next_connects_once_while_another_works(server, maker):
+    server._obey({"op": "start", "key": "a"})
+    server._connect_the_next()
+    server._connect_the_next()
+    assert [heard(child) for child in maker.children] == [["start"], ["connect"], []]
+    server._obey({"op": "start", "key": "b"})
+    server._connect_the_next()
+    assert [heard(child) for child in maker.children] == [[], ["start"], ["connect"]]
+
+
+def test_nobody_connects_when_the_last_start_is_long_ago(server, maker):
+    server._obey({"op": "start", "key": "a"})
+    server._last_start_s -= 5
+    server._connect_the_next()
+    assert heard(maker.children[1]) == []
