@@ -36,6 +36,8 @@ from .wire import Wire
 
 _SPARE_IDLE_S = 300.0
 _TICK_S = 1.0
+#: After a start, no child is made for so long: how many are wanted now is on its way.
+_HOLD_S = 0.01
 #: So soon after a start the next one is near, and the child for it connects ahead.
 _NEXT_IS_NEAR_S = 1.0
 
@@ -95,7 +97,7 @@ class ForkServer:
         self._maker.inherit_not = [wake_read, wake_write]
         try:
             while True:
-                timeout_s = self._patience_s() if self._keep_spares() else 0.0
+                timeout_s = min(self._keep_spares(), self._patience_s())
                 self._connect_the_next()
                 arrived = self._selector.select(timeout_s)
                 # First of all: after a freeze, what arrived is as old as the freeze.
@@ -185,21 +187,25 @@ class ForkServer:
         self._selector.register(child.wire, selectors.EVENT_READ, child)
         return child
 
-    def _keep_spares(self) -> bool:
-        """Make or end one waiting child; return whether there are as many as wanted.
+    def _keep_spares(self) -> float:
+        """Make or end one waiting child; return in how many seconds to look again.
 
         One a turn, so that orders are never kept waiting.
         """
         waiting = self._waiting()
-        idle = time.monotonic() - self._last_start_s > _SPARE_IDLE_S
+        since_start_s = time.monotonic() - self._last_start_s
+        idle = since_start_s > _SPARE_IDLE_S
         wanted = min(1, self._spare_wanted) if idle else self._spare_wanted
         if len(waiting) < wanted:
+            if since_start_s < _HOLD_S:
+                return _HOLD_S - since_start_s
             self._make()
         elif len(waiting) > max(1, wanted):
-            oldest = min(waiting, key=lambda child: child.since_s)
-            oldest.leaving = True
-            signal_group(oldest.pid, signal.SIGKILL)
-        return len(waiting) in (wanted - 1, wanted)
+            # The oldest is next, and has perhaps connected already.
+            youngest = max(waiting, key=lambda child: child.since_s)
+            youngest.leaving = True
+            signal_group(youngest.pid, signal.SIGKILL)
+        return _TICK_S if len(waiting) in (wanted - 1, wanted) else 0.0
 
     def _hear(self, child: Child) -> None:
         try:

@@ -66,3 +66,26 @@ def test_nobody_connects_when_the_last_start_is_long_ago(server, maker):
     server._last_start_s -= 5
     server._connect_the_next()
     assert heard(maker.children[1]) == []
+
+
+def test_no_child_is_made_while_its_number_is_on_its_way(server, maker):
+    server._obey({"op": "spare", "count": 3})
+    assert server._keep_spares() == pytest.approx(1)
+    server._obey({"op": "start", "key": "a"})
+    assert 0 < server._keep_spares() <= 0.01
+    server._obey({"op": "spare", "count": 2})
+    assert server._keep_spares() == pytest.approx(1)
+    server._obey({"op": "spare", "count": 3})
+    server._last_start_s -= 0.02
+    server._keep_spares()
+    assert len(maker.children) == 4
+
+
+def test_of_too_many_children_the_youngest_goes(server, monkeypatch):
+    killed = []
+    monkeypatch.setattr(
+        "dagster_taskiq_kit.worker.forkserver.signal_group", lambda pid, _: killed.append(pid)
+    )
+    server._obey({"op": "spare", "count": 2})
+    server._keep_spares()
+    assert killed == [max(server._children)]
