@@ -105,6 +105,8 @@ __all__ = [
     "KnownExecutionState",
     "LaunchRunContext",
     "PlanOrchestrationContext",
+    "ReconstructableJob",
+    "ReconstructableRepository",
     "ReplayableExecution",
     "ResolvedRunConfig",
     "ResumeRunContext",
@@ -263,6 +265,26 @@ def load_code(location: CodeLocation) -> LoadedCode:
             # Resolved here once, a job's config schema is inherited by every child.
             _ = job.run_config_schema
     return code
+
+
+def keep_reconstructed_code() -> None:
+    """Have this process and its children reconstruct a repository once.
+
+    Dagster keeps it for the last job only, which is all that its processes execute. For another one
+    every child would call the function that makes the user's definitions again.
+    """
+    repository_class = cast("Any", ReconstructableRepository)
+    reconstruct = repository_class.get_definition
+    kept: dict[ReconstructableRepository, dg.RepositoryDefinition] = {}
+
+    def get_definition(self: ReconstructableRepository) -> dg.RepositoryDefinition:
+        if self.repository_load_data is not None:
+            return reconstruct(self)  # what it is made from can be another with each run
+        if self not in kept:
+            kept[self] = reconstruct(self)
+        return kept[self]
+
+    repository_class.get_definition = get_definition
 
 
 def pointer_name(pointer: CodePointer) -> str:

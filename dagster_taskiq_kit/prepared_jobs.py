@@ -51,26 +51,34 @@ class PreparedJobs:
 
     def prepare(self, code: seam.LoadedCode, instance: dg.DagsterInstance) -> None:
         """Plan the jobs of a code location, as many as can be had in a few seconds."""
-        deadline_s = time.monotonic() + _PREPARE_WITHIN_S
-        with seam.environment_of_steps(instance, code.location):
-            self._environment = dict(os.environ)
-            for (_, name), job in code.jobs.items():
-                if time.monotonic() > deadline_s:
-                    logger.info("Some jobs are planned in their steps: there are many.")
-                    return
-                # A run of assets has a selection, so it has a definition of its own.
-                if not seam.is_reserved_asset_job_name(name):
-                    self._prepare(job.get_definition())
-
-    def _prepare(self, definition: dg.JobDefinition) -> None:
         try:
+            with seam.environment_of_steps(instance, code.location):
+                self._environment = dict(os.environ)
+                self._prepare_all(code)
+        except Exception as error:  # noqa: BLE001  (a step says it: its environment cannot be had)
+            logger.warning("Jobs are planned in their steps: %s", error)
+
+    def _prepare_all(self, code: seam.LoadedCode) -> None:
+        deadline_s = time.monotonic() + _PREPARE_WITHIN_S
+        for (_, name), job in code.jobs.items():
+            if time.monotonic() > deadline_s:
+                logger.info("Some jobs are planned in their steps: there are many.")
+                return
+            self._prepare(name, job)
+
+    def _prepare(self, name: str, job: seam.ReconstructableJob) -> None:
+        try:
+            definition = job.get_definition()
+            if seam.is_reserved_asset_job_name(name):
+                return  # its runs have a selection, so each has a definition of its own
             with seam.noticing_config_functions() as called:
                 config = seam.ResolvedRunConfig.build(definition, {})
-        except dg.DagsterError:
-            return  # it needs a config
-        if not called:
-            plan = seam.ExecutionPlan.build(definition, config)
-            self._prepared[id(definition)] = _Prepared(definition, config, plan)
+            if not called:
+                plan = seam.ExecutionPlan.build(definition, config)
+                self._prepared[id(definition)] = _Prepared(definition, config, plan)
+        except Exception as error:  # noqa: BLE001  (a step says it, should there ever be one)
+            # Most often it needs a config.
+            logger.debug("Job %r is planned in its steps: %s", name, error)
 
     def find(
         self,

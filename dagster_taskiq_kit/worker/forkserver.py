@@ -320,6 +320,7 @@ def _load(location: str) -> tuple[Any, Any, Any]:
 
     seam.write_compute_logs_without_mirror()
     rehearse()
+    seam.keep_reconstructed_code()
     code = seam.load_code(seam.CodeLocation(**json.loads(location)))
     instance = dg.DagsterInstance.get()
     instance_pool.pool_connections(instance)

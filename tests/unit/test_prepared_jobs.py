@@ -151,6 +151,14 @@ def test_preparing_leaves_the_environment_alone(code, monkeypatch):
     assert dict(os.environ) == before
 
 
+def test_an_environment_that_cannot_be_had_prepares_nothing(code, monkeypatch):
+    made = PreparedJobs()
+    with dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setattr(type(instance), "inject_env_vars", lambda *_: 1 / 0)
+        made.prepare(code, instance)
+    assert len(made) == 0
+
+
 # ---- what Dagster's own body makes of it
 
 
@@ -258,3 +266,26 @@ def test_from_the_third_time_on_a_config_is_resolved_anew(code, prepared):
         first, second, third = (seam.ResolvedRunConfig.build(job, {}) for _ in range(3))
     assert first is second
     assert third is not second
+
+
+# ---- code that a function makes
+
+
+def test_definitions_that_a_function_makes_are_made_once_for_all_jobs(monkeypatch):
+    original = seam.ReconstructableRepository.get_definition
+    monkeypatch.setattr(seam.ReconstructableRepository, "get_definition", original)  # given back
+    seam.keep_reconstructed_code()
+    file = CODE.with_name("made_by_function.py")
+    code = seam.load_code(seam.code_locations(files=[str(file)])[0])
+    made = PreparedJobs()
+    with dg.DagsterInstance.ephemeral() as instance:
+        made.prepare(code, instance)
+    import sys
+
+    (module,) = [m for m in list(sys.modules.values()) if getattr(m, "__file__", "") == str(file)]
+    calls = len(module.CALLS)
+    assert len(made) == 3
+    for name in ("a", "b", "assets", "a"):
+        job = recon(code, name).with_repository_load_data(None).get_subset()
+        assert id(job.get_definition()) in made._prepared
+    assert len(module.CALLS) == calls
