@@ -20,7 +20,7 @@ _POOL_RECYCLE_S = 3_600
 _MAX_OVERFLOW = 10
 _NO_RUN = "00000000-0000-0000-0000-000000000000"
 _POOLED = "_dagster_taskiq_kit_pooled"
-_IDLE_SESSION_SINCE_POSTGRES = 140_000
+_IDLE_SESSION_SINCE = 14  # PostgreSQL's version
 
 
 def instance_id(instance: dg.DagsterInstance) -> str:
@@ -95,7 +95,7 @@ def _set_timeouts_at_once(engine: Any) -> None:
 
     def on_connect(connection: Any, _record: Any) -> None:
         timeouts = f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}"
-        if connection.server_version >= _IDLE_SESSION_SINCE_POSTGRES:
+        if connection.server_version // 10_000 >= _IDLE_SESSION_SINCE:
             timeouts += f"; SET idle_session_timeout = {_IDLE_SESSION_MS}"
         with connection.cursor() as cursor:
             cursor.execute(timeouts)
@@ -125,14 +125,17 @@ def warm_instance(instance: dg.DagsterInstance) -> None:
 
 
 def connect_ahead(instance: dg.DagsterInstance) -> None:
-    """Open the session that will be needed soon; it is closed again if it is not.
+    """Open the session that will be needed soon; the server closes it again if it is not.
 
     Where that fails or makes no sense, it is opened when it is needed.
     """
-    engine = getattr(instance.run_storage, "_engine", None)
-    if engine is not None and engine.dialect.name == "postgresql":
-        with contextlib.suppress(Exception):
-            engine.connect().close()
+    engine: Any = getattr(instance.run_storage, "_engine", None)
+    if engine is None or engine.dialect.name != "postgresql":
+        return
+    if (engine.dialect.server_version_info or (0,))[0] < _IDLE_SESSION_SINCE:
+        return  # it would stay open for as long as the child waits
+    with contextlib.suppress(Exception):
+        engine.connect().close()
 
 
 def close_connections(instance: dg.DagsterInstance) -> None:

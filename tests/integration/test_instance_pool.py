@@ -152,3 +152,12 @@ def test_opening_ahead_fails_in_silence(instance, storage, monkeypatch):
     instance_pool.close_connections(instance)
     monkeypatch.setattr(type(storage._engine), "connect", lambda _self: 1 / 0)
     instance_pool.connect_ahead(instance)
+
+
+def test_nothing_is_opened_ahead_that_the_server_would_not_close(instance, storage, monkeypatch):
+    instance_pool.close_connections(instance)
+    opened = []
+    sqlalchemy.event.listen(storage._engine, "connect", lambda *call: opened.append(call))
+    monkeypatch.setattr(storage._engine.dialect, "server_version_info", (13, 9))
+    instance_pool.connect_ahead(instance)
+    assert opened == []
