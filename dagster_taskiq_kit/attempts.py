@@ -11,7 +11,7 @@ import dagster as dg
 
 from . import dagster_seam as seam
 from .broker.bells import Ring
-from .broker.records import Record
+from .broker.readings import Record
 from .states import OWNED, State
 
 STEP_ENDS = frozenset(

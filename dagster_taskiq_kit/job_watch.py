@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from .broker import records
+from .broker import readings
 from .broker.connection import SyncConnection
 from .process_group import wait_until
 from .run_log import RunLog
@@ -130,7 +130,7 @@ class JobWatch:
     def traces(self, broker: SyncConnection) -> Iterator[StepTrace]:
         """Yield where each step ran, from the task records."""
         for key, task_id in self._task_ids.items():
-            record = records.fetch(broker, task_id)
+            record = readings.fetch(broker, task_id)
             if record is None:
                 continue
             claimed_ms = record.claimed_at_ms or record.queued_at_ms

@@ -15,10 +15,10 @@ from typing_extensions import Self
 
 from . import dagster_seam as seam
 from . import messages
-from .broker import records, worker_cards
+from .broker import readings, records, worker_cards
 from .broker.connection import SyncConnection
 from .broker.guards import check_broker
-from .broker.records import Record
+from .broker.readings import Record
 from .dagster_config import given_settings, settings_fields
 from .errors import BrokerError, BrokerUnavailable
 from .instance_pool import instance_id
@@ -232,7 +232,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             for resume_no in range(self._resumes(run_id) + 1):
                 task_id = messages.run_task_id(run_id, resume_no)
                 fields = broker.client.hgetall(broker.keys.name("record", task_id))
-                latest = records.read_record(task_id, fields) or latest
+                latest = readings.read_record(task_id, fields) or latest
             return latest
 
         if time.monotonic() < self._away_until_s:

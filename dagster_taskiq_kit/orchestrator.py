@@ -21,7 +21,7 @@ import dagster as dg
 from . import dagster_seam as seam
 from . import messages
 from .attempts import ENDINGS, STEP_ENDS, InFlight, Limits
-from .broker import records
+from .broker import readings, records
 from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
 from .errors import BrokerUnavailable, WaitedTooLong
@@ -130,7 +130,7 @@ class Orchestrator:
             flight = self._in_flight[step.key] = InFlight(
                 step, self._task_id(step, attempt), attempt, starts.get(step.key, 0)
             )
-            record = self._through_outages(lambda: records.fetch(self._broker, flight.task_id))  # noqa: B023
+            record = self._through_outages(lambda: readings.fetch(self._broker, flight.task_id))  # noqa: B023
             if record is not None:
                 flight.take(record)
             elif not self._log.has_begun(step.key):
@@ -188,7 +188,7 @@ class Orchestrator:
     def _forget_the_gone(self) -> None:
         """Wait no longer for processes that nobody owns: their ring was missed."""
         for task_id in list(self._leaving):
-            record = self._through_outages(lambda: records.fetch(self._broker, task_id))  # noqa: B023
+            record = self._through_outages(lambda: readings.fetch(self._broker, task_id))  # noqa: B023
             if record is None or record.state not in OWNED:
                 self._leaving.discard(task_id)
 
@@ -279,7 +279,7 @@ class Orchestrator:
         self._check_at_s = time.monotonic() + SLOW_POLL_S
         waiting = [flight for flight in self._in_flight.values() if flight.ring is None]
         found = self._through_outages(
-            lambda: records.fetch_all(self._broker, [flight.task_id for flight in waiting])
+            lambda: readings.fetch_all(self._broker, [flight.task_id for flight in waiting])
         )
         for flight in waiting:
             record = found[flight.task_id]
@@ -295,7 +295,7 @@ class Orchestrator:
             else:
                 self._hand_out(flight)
 
-    def _check_wait(self, flight: InFlight, record: records.Record) -> None:
+    def _check_wait(self, flight: InFlight, record: readings.Record) -> None:
         limit_s = self._settings.queue_wait_timeout_s
         waited_s = time.monotonic() - flight.since_s
         if limit_s is not None and record.state is State.QUEUED and waited_s > limit_s:

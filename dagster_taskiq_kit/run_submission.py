@@ -8,7 +8,7 @@ import dagster as dg
 
 from . import dagster_seam as seam
 from . import messages
-from .broker import records
+from .broker import readings, records
 from .broker.connection import SyncConnection
 from .messages import RunMessage
 from .routing import run_route
@@ -78,8 +78,8 @@ class RunSubmission:
             cls=by,
         )
 
-    def _before(self, run_id: str, resume_no: int) -> records.Record | None:
+    def _before(self, run_id: str, resume_no: int) -> readings.Record | None:
         """Return the record of the execution that this one takes the place of."""
         ids = [messages.run_task_id(run_id, number) for number in reversed(range(resume_no))]
-        found = records.fetch_all(self._broker, ids)
+        found = readings.fetch_all(self._broker, ids)
         return next((record for record in found.values() if record is not None), None)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ..states import Kind, State, band_of_priority
-from .connection import SyncConnection
 from .scripts import Call, text
 
 #: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
@@ -84,30 +83,6 @@ class Cancelled:
     removed: int
     ordered: int
     runs_ordered: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """A task record as it stands in the broker; stamps are server milliseconds."""
-
-    task_id: str
-    kind: Kind
-    queue: str
-    band: int
-    run_id: str
-    state: State
-    deliveries: int
-    queued_at_ms: int
-    worker: str | None = None
-    claimed_at_ms: int | None = None
-    began_at_ms: int | None = None
-    ended_at_ms: int | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def gone(self) -> bool:
-        """Whether its process is known to be gone: its own worker said so."""
-        return bool(self.detail.get("gone"))
 
 
 def submit(
@@ -321,94 +296,3 @@ def revive(task_id: str, reason: str, outcome_ttl_s: int) -> Call[State | None]:
 def take_turn(duty: str, worker_id: str, round_s: float) -> Call[bool]:
     """Ask to be the one worker that does a duty in this round."""
     return Call("turn", [duty, worker_id, str(int(round_s * 1000))], bool)
-
-
-def read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record | None:
-    """Read the hash of a record, as HGETALL gives it; None when there is none."""
-    if not flat:
-        return None
-    fields = {text(name): text(value) for name, value in flat.items() if text(name) != "payload"}
-
-    def stamp(name: str) -> int | None:
-        return int(fields[name]) if name in fields else None
-
-    return Record(
-        task_id=task_id,
-        kind=Kind(fields["kind"]),
-        queue=fields["queue"],
-        band=int(fields["band"]),
-        run_id=fields["run_id"],
-        state=State(fields["state"]),
-        deliveries=int(fields["deliveries"]),
-        queued_at_ms=int(fields["queued_at"]),
-        worker=fields.get("worker"),
-        claimed_at_ms=stamp("claimed_at"),
-        began_at_ms=stamp("began_at"),
-        ended_at_ms=stamp("ended_at"),
-        detail=json.loads(fields.get("detail") or "{}"),
-    )
-
-
-def fetch(connection: SyncConnection, task_id: str) -> Record | None:
-    """Return the record of a message, or None when there is none.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-    key = connection.keys.name("record", task_id)
-    return connection.attempt(lambda: read_record(task_id, connection.client.hgetall(key)))
-
-
-def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[str, Record | None]:
-    """Return the records of many messages in one round trip.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-
-    def ask() -> Mapping[str, Record | None]:
-        pipeline = connection.client.pipeline(transaction=False)
-        for task_id in task_ids:
-            pipeline.hgetall(connection.keys.name("record", task_id))
-        answers = pipeline.execute()
-        rows = zip(task_ids, answers, strict=True)
-        return {task_id: read_record(task_id, answer) for task_id, answer in rows}
-
-    return connection.attempt(ask) if task_ids else {}
-
-
-def members(connection: SyncConnection, key: str) -> frozenset[str]:
-    """Return the members of a set.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-    ask = connection.client.smembers
-    return frozenset(text(member) for member in connection.attempt(lambda: ask(key)))
-
-
-def server_time_ms(connection: SyncConnection) -> int:
-    """Return the broker's clock, by which every stamp of a record is made.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-    seconds, micros = connection.attempt(connection.client.time)
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
-def cancelled_runs(connection: SyncConnection, run_ids: Sequence[str]) -> frozenset[str]:
-    """Return those of the runs that were cancelled in the last day.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-
-    def ask() -> frozenset[str]:
-        pipeline = connection.client.pipeline(transaction=False)
-        for run_id in run_ids:
-            pipeline.exists(connection.keys.name("cancel", run_id))
-        answers = zip(run_ids, pipeline.execute(), strict=True)
-        return frozenset(run_id for run_id, exists in answers if exists)
-
-    return connection.attempt(ask) if run_ids else frozenset()

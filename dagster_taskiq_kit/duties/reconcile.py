@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 
 from .. import dagster_seam as seam
-from ..broker import records
+from ..broker import readings, records
 from ..broker.connection import SyncConnection
-from ..broker.records import Record
+from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..errors import BrokerError, TaskiqKitError, WaitedTooLong
 from ..health.snapshot import read_snapshot
@@ -80,9 +80,9 @@ class Reconcile:
         filters = dg.RunsFilter(statuses=[_STATUS.STARTING, _STATUS.CANCELING])
         open_runs = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
         ids = [run_task_id(entry.dagster_run.run_id, 0) for entry in open_runs]
-        found = records.fetch_all(self._broker, ids)
+        found = readings.fetch_all(self._broker, ids)
         self._cancel_what_started_meanwhile()
-        now_ms = records.server_time_ms(self._broker)
+        now_ms = readings.server_time_ms(self._broker)
         for entry, record in zip(open_runs, found.values(), strict=True):
             run, still_s = entry.dagster_run, time.time() - entry.update_timestamp.timestamp()
             try:
@@ -104,7 +104,7 @@ class Reconcile:
         filters = dg.RunsFilter(statuses=[_STATUS.STARTED])
         started = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
         ids = [entry.dagster_run.run_id for entry in started]
-        cancelled = records.cancelled_runs(self._broker, ids)
+        cancelled = readings.cancelled_runs(self._broker, ids)
         for entry in started:
             if entry.dagster_run.run_id in cancelled:
                 self._cancel(entry.dagster_run, time.time() - entry.update_timestamp.timestamp())
@@ -191,7 +191,7 @@ class Reconcile:
     def _stop_what_is_over(self) -> None:
         """Cancel messages of runs that are over in Dagster: their steps must not go on."""
         key = self._broker.keys.name("open_runs")
-        open_ids = sorted(records.members(self._broker, key))
+        open_ids = sorted(readings.members(self._broker, key))
         for run_id, over_s in self._over(open_ids):
             if over_s > _LEAVING_S:
                 logger.warning("Run %s is over; what is left of it is stopped.", run_id)
@@ -207,7 +207,7 @@ class Reconcile:
         if not storage.supports_global_concurrency_limits:
             return
         holding = sorted(storage.get_concurrency_run_ids())
-        still_open = records.members(self._broker, self._broker.keys.name("open_runs"))
+        still_open = readings.members(self._broker, self._broker.keys.name("open_runs"))
         for run_id, over_s in self._over([each for each in holding if each not in still_open]):
             if over_s > _LEAVING_S:
                 storage.free_concurrency_slots_for_run(run_id)

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from dagster_taskiq_kit import taskiq_executor
-from dagster_taskiq_kit.broker import records
+from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.embedded import free_port, start_embedded
 from dagster_taskiq_kit.errors import (
     BrokerRefused,
@@ -411,9 +411,10 @@ def test_a_run_of_code_that_no_worker_serves_is_refused_with_a_sentence_and_kept
     run_id = site.launch("fine")
     task_id = run_task_id(run_id, 0)
     fleet.wait_for(
-        lambda: records.fetch(fleet.broker, task_id).state is State.REFUSED, "the run to be refused"
+        lambda: readings.fetch(fleet.broker, task_id).state is State.REFUSED,
+        "the run to be refused",
     )
-    sentence = records.fetch(fleet.broker, task_id).detail["reason"]
+    sentence = readings.fetch(fleet.broker, task_id).detail["reason"]
     assert "This worker does not serve job 'fine' of code location" in sentence
     assert "it was started with written.py. Start a worker with that code location" in sentence
     ((_, letter),) = fleet.broker.client.xrange(fleet.broker.keys.name("dead"))

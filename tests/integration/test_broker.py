@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dagster_taskiq_kit.broker import guards, records, worker_cards
+from dagster_taskiq_kit.broker import guards, readings, records, worker_cards
 from dagster_taskiq_kit.broker.bells import Bell
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.records import Delivery, NothingWaits
@@ -84,7 +84,7 @@ class Client:
         return self.connection.run(records.cancel(run_id, whole_run=whole_run, outcome_ttl_s=DAY_S))
 
     def record(self, task_id):
-        return records.fetch(self.connection, task_id)
+        return readings.fetch(self.connection, task_id)
 
 
 @pytest.fixture

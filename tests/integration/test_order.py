@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_taskiq_kit.broker import records
+from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.broker.stream_broker import OLDEST_FIRST_EVERY
 from dagster_taskiq_kit.messages import step_task_id
 
@@ -33,7 +33,7 @@ def order_by_the_rules(waiting):
 
 
 def records_of(site, run_id, keys):
-    return {key: records.fetch(site.fleet.broker, step_task_id(run_id, key, 1)) for key in keys}
+    return {key: readings.fetch(site.fleet.broker, step_task_id(run_id, key, 1)) for key in keys}
 
 
 def backlog(site, queue):

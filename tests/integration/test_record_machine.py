@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dagster_taskiq_kit.broker import records, worker_cards
+from dagster_taskiq_kit.broker import readings, records, worker_cards
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, Cancelled, Delivery, NothingWaits
-from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import UnfitServer
 from dagster_taskiq_kit.health.snapshot import read_snapshot
 from dagster_taskiq_kit.settings import TaskiqSettings
@@ -184,7 +184,7 @@ class RecordMachine(RuleBasedStateMachine):
         known = self.model.records.get(task_id)
         assert answer.created == (known is None)
         if known is None:
-            stands = records.fetch(self.connection, task_id)
+            stands = readings.fetch(self.connection, task_id)
             record = Modelled(task_id, queue, band_of_priority(priority), stands.queued_at_ms)
             self.model.records[task_id] = known = record
             self.model.streams[record.stream].append(task_id)
@@ -211,7 +211,7 @@ class RecordMachine(RuleBasedStateMachine):
         )  # fmt: skip
         if expected is None:
             assert isinstance(answer, NothingWaits)
-            return Delivery("", "", Kind.TASK, "", "", b"", 0, 0, False)
+            return Delivery("", "", Kind.TASK, "", "", b"", 0, 0, False, 0)
         assert isinstance(answer, Delivery)
         assert answer.task_id == expected.task_id
         self.model.move(expected, State.CLAIMED)
@@ -321,6 +321,7 @@ class RecordMachine(RuleBasedStateMachine):
             if record.worker == worker and record.state in OWNED
         }
         held |= {delivery.task_id: delivery.token for delivery in others if delivery.task_id}
+        named = {task_id: Holding(token, began=False) for task_id, token in held.items()}
         expected = {}
         for task_id, token in held.items():
             record = self.model.records[task_id]
@@ -329,7 +330,7 @@ class RecordMachine(RuleBasedStateMachine):
             elif record.run_id in self.model.cancelled_runs:
                 expected[task_id] = "cancel"
         card = WorkerCard(worker, worker, "h", 1, QUEUES, 3, 1, ["code"])
-        assert self.call(worker_cards.renew(card, 15.0, held)) == expected
+        assert self.call(worker_cards.renew(card, 15.0, named, "instance", DAY_S)) == expected
 
     @precondition(lambda self: self.again is not None)
     @rule()
@@ -350,7 +351,7 @@ class RecordMachine(RuleBasedStateMachine):
         known = self.model.records
         hashes = self.read_all("hgetall", *(("record", task_id) for task_id in known))
         for record, fields in zip(known.values(), hashes, strict=True):
-            stands = records.read_record(record.task_id, fields)
+            stands = readings.read_record(record.task_id, fields)
             assert (stands.state, stands.deliveries) == (record.state, record.deliveries)
             assert (stands.queue, stands.band) == (record.queue, record.band)
             assert (stands.worker, stands.queued_at_ms) == (record.worker, record.queued_at_ms)

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit.broker import records
+from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.messages import run_task_id, step_task_id
 from dagster_taskiq_kit.states import State
 
@@ -38,13 +38,15 @@ class HandOver:
         return sum(line.startswith(f"{step_key} {kind} ") for line in lines)
 
     def state_of(self, step_key, attempt=1):
-        record = records.fetch(self.site.fleet.broker, step_task_id(self.run_id, step_key, attempt))
+        record = readings.fetch(
+            self.site.fleet.broker, step_task_id(self.run_id, step_key, attempt)
+        )
         return record and record.state
 
     def hand_over(self):
         """Stop the orchestrating worker and start another; returns when it has resumed the run."""
         assert self.site.fleet.stop_worker(self.orchestrating) == 0
-        record = records.fetch(self.site.fleet.broker, run_task_id(self.run_id, 0))
+        record = readings.fetch(self.site.fleet.broker, run_task_id(self.run_id, 0))
         assert record.state is State.QUEUED
         self.orchestrating = self.site.start_worker(slots=0, run_slots=1)
         self.wait_until(
