@@ -116,6 +116,11 @@ def needs_config():
     sized_by_config()
 
 
+@dg.job(executor_def=dg.multiprocess_executor, resource_defs={"io_manager": dg.mem_io_manager})
+def cannot_be_planned():
+    one()
+
+
 class Named(dg.ConfigurableResource):
     name: str
 
@@ -159,7 +164,7 @@ def several(context):
 defs = dg.Definitions(
     jobs=[
         chain, nested, dynamic, with_defaults, configured_with_values, configured_by_function,
-        with_mapped_graph, mapped_job, needs_config, with_environment,
+        with_mapped_graph, mapped_job, needs_config, with_environment, cannot_be_planned,
         dg.define_asset_job("assets", [upstream, downstream, several]),
         dg.define_asset_job("parted_assets", [parted]),
     ],
