@@ -140,8 +140,9 @@ class Orchestrator:
 
     def _turn(self) -> Iterator[dg.DagsterEvent]:
         """Take in what happened, then submit what may begin."""
-        yield from self._read_log()
+        # In this order: what a record says of an end, the log says before it.
         self._check_records()
+        yield from self._read_log()
         for flight in [flight for flight in self._in_flight.values() if flight.ring is not None]:
             yield from self._read_again(flight)
         self._close_what_ended_without_a_word()

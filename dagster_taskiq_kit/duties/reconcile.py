@@ -123,8 +123,8 @@ class Reconcile:
             if state is State.QUEUED:
                 self._say(run, f"{reason} The run had not begun; it is handed out again.")
         if state in TERMINAL:
-            died = record.detail.get("dead")
-            spent = f" It was handed out {record.deliveries} times." if died else ""
+            again = record.deliveries > 1
+            spent = f" It was handed out {record.deliveries} times." if again else ""
             self._fail(run, f"The run never began. {reason}{spent}")
 
     def _end_waiting(self, run: seam.DagsterRun, record: Record, waited_s: float) -> None:

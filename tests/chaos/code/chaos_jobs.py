@@ -230,10 +230,78 @@ def pooled():
     in_pool()
 
 
+def unit(number: int):
+    """One of many steps that take a moment and say much."""
+
+    @dg.op(name=f"unit_{number}", ins={"after": dg.In(dg.Nothing)})
+    def made(context) -> int:
+        write(context, "start")
+        for _ in range(12):
+            context.log_event(dg.AssetObservation(asset_key="seen"))
+            time.sleep(0.01)
+        write(context, "end")
+        return number
+
+    return made
+
+
+@dg.op(out={"kept": dg.Out(int), "dropped": dg.Out(int, is_required=False)})
+def drops(context):
+    write(context, "start")
+    write(context, "end")
+    yield dg.Output(1, "kept")
+
+
+@dg.op
+def never(context, number: int) -> None:
+    write(context, "start")
+
+
+@dg.op
+def asks_again(context) -> int:
+    write(context, "start")
+    if context.retry_number == 0:
+        raise dg.RetryRequested(max_retries=1, seconds_to_wait=5)
+    write(context, "end")
+    return 1
+
+
+@dg.op(pool="narrow")
+def in_narrow_pool(context) -> None:
+    write(context, "start")
+    time.sleep(0.3)
+    write(context, "end")
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def begins(context) -> None:
+    write(context, "start")
+    write(context, "end")
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, retry_policy=dg.RetryPolicy(max_retries=5))
+def longer_than_a_drain(context) -> None:
+    pass_gate(context)
+
+
+@dg.job(executor_def=taskiq_executor.configured({"worker_lost_retries": 5}, name="patient_fleet"))
+def rolling():
+    _, dropped = drops()
+    never(dropped)
+    asks_again()
+    for number in range(3):
+        in_narrow_pool.alias(f"in_narrow_pool_{number}")()
+    done = begins()
+    longer_than_a_drain(done)
+    for number in range(52):
+        made = unit(number)(done)
+        done = made if number % 4 == 3 else done
+
+
 defs = dg.Definitions(
     jobs=[
         chain, one, retried, forgiving, killer, other_chain, two_queues, on_slow_only, wide,
-        pooled, *singles,
+        pooled, rolling, *singles,
     ],
     executor=taskiq_executor,
 )  # fmt: skip
