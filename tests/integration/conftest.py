@@ -84,7 +84,7 @@ def site(fleet, request) -> Iterator[Site]:
         yield made
 
 
-@pytest.fixture(name="open_site")
+@pytest.fixture(name="open_site", scope="session")
 def open_site_fixture():
     """Opens a site on any fleet and any code file; a context manager."""
     return open_site

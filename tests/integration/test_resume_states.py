@@ -14,18 +14,20 @@ IN_POOL = [f"in_pool_{number}" for number in range(3)]
 
 
 class HandOver:
-    """A run, the worker that orchestrates it, and another that executes its steps.
+    """A run, the worker that orchestrates it, and another that executes three steps at once.
 
     Args:
         site: Fleet and code.
-        step_slots: Steps at once.
     """
 
-    def __init__(self, site, step_slots):
+    def __init__(self, site):
         self.site = site
-        self.steps = site.start_worker(slots=step_slots, run_slots=0)
-        self.orchestrating = site.start_worker(slots=0, run_slots=1)
+        self.steps = site.start_worker(slots=3, run_slots=0)
+        self.start_orchestrating()
         self.run_id = ""
+
+    def start_orchestrating(self):
+        self.orchestrating = self.site.start_worker(slots=0, run_slots=1)
 
     def launch(self, job):
         self.run_id = self.site.launch(job)
@@ -48,7 +50,7 @@ class HandOver:
         assert self.site.fleet.stop_worker(self.orchestrating) == 0
         record = readings.fetch(self.site.fleet.broker, run_task_id(self.run_id, 0))
         assert record.state is State.QUEUED
-        self.orchestrating = self.site.start_worker(slots=0, run_slots=1)
+        self.start_orchestrating()
         self.wait_until(
             lambda: any("Resuming on taskiq" in line for line in self.site.fleet.said(self.run_id)),
             "another worker to resume the run",
@@ -56,15 +58,17 @@ class HandOver:
 
     def succeeds(self, bodies):
         """The run succeeds, and exactly these bodies ran, each as often as it is named."""
-        self.site.open_gate("gate")
+        self.site.open_gate(self.run_id)
         assert self.site.fleet.wait_for_run(self.run_id).status is dg.DagsterRunStatus.SUCCESS
         assert sorted(self.site.bodies(self.run_id)) == sorted(bodies)
         assert self.steps.poll() is None
 
 
-@pytest.fixture
-def hand_over(site, request):
-    return HandOver(site, getattr(request, "param", 1))
+@pytest.fixture(scope="module")
+def hand_over(make_fleet, open_site):
+    """One fleet for all tests: what they share is two workers with nothing to do."""
+    with make_fleet() as fleet, open_site(fleet, CODE) as site:
+        yield HandOver(site)
 
 
 def test_a_run_with_a_skip_in_its_log_is_resumed(hand_over):
@@ -124,7 +128,6 @@ def spans(hand_over):
     return sorted((stat.start_time, stat.end_time) for stat in stats)
 
 
-@pytest.mark.parametrize("hand_over", [3], indirect=True)
 def test_a_run_with_a_full_pool_is_resumed_and_never_exceeds_it(hand_over, pool):
     fill(hand_over, pool)
     hand_over.hand_over()
@@ -136,17 +139,16 @@ def test_a_run_with_a_full_pool_is_resumed_and_never_exceeds_it(hand_over, pool)
     assert pool() == (0, 0)
 
 
-@pytest.mark.parametrize("hand_over", [3], indirect=True)
 def test_a_pool_whose_holder_ended_while_nobody_orchestrated_is_free_again(hand_over, pool):
     fill(hand_over, pool)
     (holder,) = hand_over.site.bodies(hand_over.run_id)
     assert hand_over.site.fleet.stop_worker(hand_over.orchestrating) == 0
-    hand_over.site.open_gate("gate")
+    hand_over.site.open_gate(hand_over.run_id)
     hand_over.wait_until(
         lambda: hand_over.state_of(holder) is State.SUCCEEDED, "the holder of the pool to end"
     )
     assert pool() == (1, 3)
-    hand_over.site.start_worker(slots=0, run_slots=1)
+    hand_over.start_orchestrating()
     hand_over.succeeds([*IN_POOL, "sum_up"])
     assert pool() == (0, 0)
 
@@ -164,24 +166,24 @@ def test_a_run_whose_step_ended_while_nobody_orchestrated_is_resumed(hand_over):
     hand_over.launch("running_elsewhere")
     hand_over.wait_until(lambda: hand_over.said("STEP_START", "at_gate"), "the step to run")
     assert hand_over.site.fleet.stop_worker(hand_over.orchestrating) == 0
-    hand_over.site.open_gate("gate")
+    hand_over.site.open_gate(hand_over.run_id)
     hand_over.wait_until(
         lambda: hand_over.state_of("at_gate") is State.SUCCEEDED, "the step to end"
     )
     assert hand_over.state_of("after") is None
-    hand_over.site.start_worker(slots=0, run_slots=1)
+    hand_over.start_orchestrating()
     hand_over.succeeds(["before", "at_gate", "after"])
 
 
 def test_a_run_whose_steps_are_queued_is_resumed_and_queues_none_again(hand_over):
     hand_over.launch("queued_steps")
-    names = [f"at_gate_{number}" for number in range(4)]
+    names = [f"at_gate_{number}" for number in range(6)]
     hand_over.wait_until(
         lambda: (
-            sum(hand_over.said("STEP_START", name) for name in names) == 1
+            sum(hand_over.said("STEP_START", name) for name in names) == 3
             and sum(hand_over.state_of(name) is State.QUEUED for name in names) == 3
         ),
-        "one step to run and three to wait",
+        "three steps to run and three to wait",
     )
     hand_over.hand_over()
     assert sum(hand_over.state_of(name) is State.QUEUED for name in names) == 3

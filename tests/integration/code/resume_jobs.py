@@ -15,7 +15,7 @@ def before(context: dg.OpExecutionContext) -> int:
 @dg.op
 def at_gate(context: dg.OpExecutionContext, number: int) -> int:
     note(context)
-    wait_at_gate("gate")
+    wait_at_gate(context.run_id)
     return number + 1
 
 
@@ -60,7 +60,7 @@ def delayed_retry():
 @dg.op(pool="one_at_a_time")
 def in_pool(context: dg.OpExecutionContext) -> int:
     note(context)
-    wait_at_gate("gate")
+    wait_at_gate(context.run_id)
     return 1
 
 
@@ -83,7 +83,7 @@ def running_elsewhere():
 @dg.job
 def queued_steps():
     one = before()
-    sum_up([at_gate.alias(f"at_gate_{number}")(one) for number in range(4)])
+    sum_up([at_gate.alias(f"at_gate_{number}")(one) for number in range(6)])
 
 
 defs = dg.Definitions(
