@@ -6,11 +6,15 @@ alone.
 """
 
 import contextlib
+import logging
+import select
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import dagster as dg
+
+logger = logging.getLogger(__name__)
 
 #: Long enough for any statement of Dagster's own, and a bound all the same.
 _STATEMENT_TIMEOUT_MS = 3_600_000
@@ -18,6 +22,9 @@ _STATEMENT_TIMEOUT_MS = 3_600_000
 _IDLE_SESSION_MS = 2_000
 _POOL_RECYCLE_S = 3_600
 _MAX_OVERFLOW = 10
+#: How long a process of ours waits for a database that is away.
+_OUTLAST_S = 300.0
+_OUTLAST_PAUSE_S = 0.5
 _NO_RUN = "00000000-0000-0000-0000-000000000000"
 _POOLED = "_dagster_taskiq_kit_pooled"
 _IDLE_SESSION_SINCE = 14  # PostgreSQL's version
@@ -58,6 +65,7 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
             if engine is not None and engine.url == first.url:
                 storage._engine = first
         _set_timeouts_at_once(first)
+        _outlast_outages(first)
     run_storage: Any = instance.run_storage
     if hasattr(run_storage, "has_run_stats_index_cols"):
         # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
@@ -105,14 +113,43 @@ def _set_timeouts_at_once(engine: Any) -> None:
     def on_checkin(_connection: Any, record: Any) -> None:
         record.info["idle_since_s"] = time.monotonic()
 
-    def on_checkout(_connection: Any, record: Any, _proxy: Any) -> None:
+    def on_checkout(connection: Any, record: Any, _proxy: Any) -> None:
         idle_since_s = record.info.pop("idle_since_s", None)
         if idle_since_s and time.monotonic() - idle_since_s > _IDLE_SESSION_MS / 2_000:
             raise DisconnectionError("idle too long: the server may have closed it")
+        if idle_since_s and select.select([connection], [], [], 0)[0]:
+            # A server says nothing unasked, but that it goes.
+            raise DisconnectionError("the server has closed it")
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "checkin", on_checkin)
     event.listen(engine, "checkout", on_checkout)
+
+
+def _outlast_outages(engine: Any) -> None:
+    """Have a new connection wait while the server is away or starts, instead of failing.
+
+    What a step has computed for an hour is not lost because the database restarts when it ends.
+    """
+    from sqlalchemy import event
+
+    def connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+        deadline_s = time.monotonic() + _OUTLAST_S
+        while True:
+            try:
+                return dialect.loaded_dbapi.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if time.monotonic() > deadline_s or not _may_pass(str(error)):
+                    raise
+                logger.warning("The database is away; waiting for it: %s", str(error).strip())
+            time.sleep(_OUTLAST_PAUSE_S)
+
+    event.listen(engine, "do_connect", connect)
+
+
+def _may_pass(said: str) -> bool:
+    """Return whether what a failed connection said is of an outage, not of a wrong setting."""
+    return not any(word in said for word in ("authentication", "does not exist", "pg_hba"))
 
 
 def warm_instance(instance: dg.DagsterInstance) -> None:

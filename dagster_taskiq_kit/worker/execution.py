@@ -91,6 +91,11 @@ class Deliveries:
             logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
             await self._finish(delivery, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
+        if not await server.is_ready(self._settings.lease_s):
+            # Nothing is wrong with the message: code that does not import any more spends none of
+            # its deliveries.
+            await self._requeue(delivery, "Its fork server did not start.", counts=False)
+            return
         place = Place(
             self._worker_id,
             self._host,

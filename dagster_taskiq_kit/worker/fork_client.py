@@ -71,6 +71,7 @@ class ForkServerClient:
         self._spare: int | None = None
         self._deadline_s: float | None = None
         self._stopping = False
+        self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -115,7 +116,14 @@ class ForkServerClient:
             self._send(op="spare", count=self._spare)
         if self._deadline_s is not None:
             self._send(op="deadline", boot_time_s=self._deadline_s)
+        self._ready.set()
         return reader
+
+    async def is_ready(self, within_s: float) -> bool:
+        """Wait until it can take deliveries, which it cannot while it is started again."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._ready.wait(), within_s)
+        return self._ready.is_set()
 
     def serves(self, code: CodeName) -> bool:
         """Return whether a message that names ``code`` is for this location."""
@@ -178,6 +186,7 @@ class ForkServerClient:
                 execution.hear(packet)
                 if packet["op"] == "exited":
                     del self._executions[packet["key"]]
+        self._ready.clear()
         for execution in list(self._executions.values()):
             self._lost(execution)
         if not self._stopping:

@@ -37,6 +37,7 @@ class Entry:
     step: str
     attempt: int
     pid: int
+    worker: int
     what: str
     at: float
 

@@ -14,6 +14,7 @@ class Proxy:
 
     def __init__(self, target: tuple[str, int] | str) -> None:
         self._target = target
+        self.target_url = ""
         self._cut = False
         self._stalled = threading.Event()
         self._pairs: set[socket.socket] = set()
@@ -26,9 +27,11 @@ class Proxy:
     def to(cls, url: str) -> "Proxy":
         parts = urlsplit(url)
         folder = parse_qs(parts.query).get("host")
-        if folder:  # PostgreSQL on a unix socket
-            return cls(f"{folder[0]}/.s.PGSQL.5432")
-        return cls((parts.hostname or "127.0.0.1", parts.port or 0))
+        # PostgreSQL of the tests listens on a unix socket.
+        target = f"{folder[0]}/.s.PGSQL.5432" if folder else (parts.hostname or "", parts.port or 0)
+        made = cls(target)
+        made.target_url = url
+        return made
 
     def url(self, url: str) -> str:
         """Return ``url``, through the proxy."""

@@ -20,11 +20,18 @@ def write(context: dg.OpExecutionContext, what: str) -> None:
     line = {
         "run": context.run_id, "step": context.get_step_execution_context().step.key,
         "attempt": context.retry_number + 1, "pid": os.getpid(), "what": what,
+        "worker": worker_pid(),
         "at": time.clock_gettime(time.CLOCK_BOOTTIME),
     }  # fmt: skip
     handle = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, json.dumps(line).encode() + b"\n")
     os.close(handle)
+
+
+def worker_pid() -> int:
+    """The worker above this child: child <- fork server <- worker."""
+    status = Path(f"/proc/{os.getppid()}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
 
 
 def pass_gate(context: dg.OpExecutionContext, name: str | None = None) -> None:
@@ -58,11 +65,7 @@ def patient(context) -> int:
 @dg.op
 def kills_its_worker(context) -> None:
     write(context, "start")
-    # child <- fork server <- worker
-    fork_server = os.getppid()
-    status = Path(f"/proc/{fork_server}/status").read_text()
-    worker = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
-    os.kill(int(worker), signal.SIGKILL)
+    os.kill(worker_pid(), signal.SIGKILL)
     time.sleep(60)
 
 
@@ -230,6 +233,21 @@ def pooled():
     in_pool()
 
 
+@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+def takes_a_moment(context) -> None:
+    write(context, "start")
+    time.sleep(0.7)
+    write(context, "end")
+
+
+@dg.job(executor_def=taskiq_executor.configured({"worker_lost_retries": 50}, name="enduring"))
+def enduring():
+    """Four steps in two rows."""
+    first_row = [takes_a_moment.alias(f"left_{n}")() for n in range(2)]
+    for n in range(2):
+        takes_a_moment.alias(f"right_{n}")(first_row)
+
+
 def unit(number: int):
     """One of many steps that take a moment and say much."""
 
@@ -301,7 +319,7 @@ def rolling():
 defs = dg.Definitions(
     jobs=[
         chain, one, retried, forgiving, killer, other_chain, two_queues, on_slow_only, wide,
-        pooled, rolling, *singles,
+        pooled, rolling, enduring, *singles,
     ],
     executor=taskiq_executor,
 )  # fmt: skip
