@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test check bench clean
+.PHONY: demo dev test check bench soak clean
 
 demo: ## the demo job, executed on real input by real workers
 	@$(PYTHON) tools/setup_venv.py $(VENV) demo
@@ -25,6 +25,10 @@ check: ## format, lint, types
 bench: ## the comparison with Dagster's executors and dagster-celery
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
 	@$(BIN)/python -m benchmarks
+
+soak: ## random faults for SOAK_MINUTES (default 10); the seed is printed
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@SOAK_S=$$(( $${SOAK_MINUTES:-10} * 60 )) $(BIN)/python -m pytest -s --timeout 0 tests/chaos/test_soak.py
 
 clean:
 	rm -rf $(VENV) .dagster_home
