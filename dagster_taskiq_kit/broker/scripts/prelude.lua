@@ -2,12 +2,13 @@
 -- KEYS[1] is the namespace with its hash tag; the key functions (`key.record(id)`, from keys.py) and
 -- the table of legal transitions (`LEGAL`, from states.py) are rendered above this text.
 -- Invariant: a queued record has exactly one stream entry, an owned record stands in exactly one of
--- claimed/running and in its worker's held set, an ended record stands in none of them. A run with a
--- message that has not ended stands in the set of open runs.
+-- claimed/running and in its worker's held set, and that worker has a lease; an ended record stands in
+-- none of them. A run with a message that has not ended stands in the set of open runs.
 
 local DAY_S = 86400
 local HOUR_S = 3600
 local TOP_BAND = 10
+local FIRST_LEASE_MS = 60000
 local MAX_ORDERS = 1000
 local MAX_DEAD_LETTERS = 10000
 
@@ -65,6 +66,9 @@ local function move(id, record, state, at, fields)
   if state == 'claimed' or state == 'running' then
     redis.call('ZADD', key[state](record.queue), at, id)
     redis.call('SADD', key.held(record.worker), id)
+    -- A worker that was rescued or has retired may claim before it renews, or never renew again:
+    -- whoever holds something has a lease, or nobody would ever take it from him.
+    redis.call('ZADD', key.workers(), 'NX', at + FIRST_LEASE_MS, record.worker)
   end
   count(state, record)
 end
