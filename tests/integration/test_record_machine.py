@@ -1,206 +1,212 @@
 """Records on a real server against a model: any sequence of calls, from any owner, old or new.
 
-The model is the design's sections 4 and 5 in Python: lists for queues, a dict for records. After
-every call, everything that the server keeps is compared with it.
+The model is in ``record_model.py``, the comparison after every call in ``record_checks.py``. At the
+end all that is open is brought to an end, as a fleet would.
 """
 
+import copy
 import itertools
-import uuid
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    invariant,
+    initialize,
     precondition,
     rule,
     run_state_machine_as_test,
 )
+from record_checks import PAYLOAD, AgreesWithTheModel
+from record_model import LANES, MESSAGES, QUEUES, RUNS, WORKERS, Modelled
 
-from dagster_taskiq_kit.broker import readings, records, worker_cards
-from dagster_taskiq_kit.broker.connection import SyncConnection
-from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, Cancelled, Delivery, NothingWaits
+from dagster_taskiq_kit.broker import dead_letters, readings, records, worker_cards
+from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import UnfitServer
-from dagster_taskiq_kit.health.snapshot import read_snapshot
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import (
-    BANDS,
-    OWNED,
-    TERMINAL,
-    TRANSITIONS,
-    Kind,
-    State,
-    band_of_priority,
-)
+from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, Kind, State, band_of_priority
 
 DAY_S = 86_400
-QUEUES = ["a", "b"]
-WORKERS = ["w1", "w2", "w3"]
-RUNS = ["r1", "r2"]
-LANES = {"steps": [Kind.STEP, Kind.TASK], "runs": [Kind.RUN]}
-#: Each id has its kind and its run, as deterministic ids have.
-MESSAGES = {
-    **{f"run:{run}:{number}": (Kind.RUN, run) for run in RUNS for number in range(2)},
-    **{f"step:{run}:{number}": (Kind.STEP, run) for run in RUNS for number in range(4)},
-    **{f"task:{number}": (Kind.TASK, "") for number in range(2)},
-}
+#: No lease and no round ends by itself while a sequence runs.
+LONG_S = 3_600.0
+ANY_QUEUES = [["a", "b"], ["b", "a"], ["a"], ["b"]]
+ids, workers, queues = (st.sampled_from(names) for names in (list(MESSAGES), WORKERS, QUEUES))
+priorities = st.sampled_from([-2, 5, 5, 6, 12])
 
 
-@dataclass
-class Modelled:
-    """What the model knows of one record."""
-
-    task_id: str
-    queue: str
-    band: int
-    queued_at_ms: int
-    state: State = State.QUEUED
-    deliveries: int = 0
-    owner: str | None = None
-    worker: str | None = None
-    handed_over: bool = False
-
-    @property
-    def kind(self):
-        return MESSAGES[self.task_id][0]
-
-    @property
-    def run_id(self):
-        return MESSAGES[self.task_id][1]
-
-    @property
-    def stream(self):
-        return (self.queue, self.kind, self.band)
+def chosen(options):
+    """Draw one of what the machine offers at that moment."""
+    return st.runner().flatmap(lambda machine: st.sampled_from(options(machine)))
 
 
-@dataclass
-class Model:
-    """What the server must know."""
-
-    records: dict = field(default_factory=dict)
-    streams: dict = field(default_factory=lambda: defaultdict(list))
-    counters: Counter = field(default_factory=Counter)
-    cancelled_runs: set = field(default_factory=set)
-    dead: list = field(default_factory=list)
-    rings: dict = field(default_factory=lambda: defaultdict(list))
-    orders: dict = field(default_factory=lambda: defaultdict(Counter))
-
-    def count(self, event, record):
-        self.counters[f"{event}|{record.queue}|{record.kind.value}"] += 1
-
-    def move(self, record, state):
-        assert state in TRANSITIONS[record.state]
-        if record.state is State.QUEUED:
-            self.streams[record.stream].remove(record.task_id)
-        record.state = state
-        if state is State.QUEUED:
-            self.streams[record.stream].append(record.task_id)
-        elif state not in OWNED and record.kind is Kind.STEP:
-            self.rings[record.run_id].append((record.task_id, state.value))
-        self.count(state.value, record)
-
-    def bury(self, record):
-        self.dead.append(record.task_id)
-        self.count("dead", record)
-
-    def next_of(self, kinds, queues, *, oldest_first):
-        """Return what a claim must take: the rules of design 4."""
-        best = None
-        for band in reversed(BANDS):
-            for queue, kind in itertools.product(queues, kinds):
-                if line := self.streams[queue, kind, band]:
-                    head = self.records[line[0]]
-                    if best is None or head.queued_at_ms < best.queued_at_ms:
-                        best = head
-            if best is not None and not oldest_first:
-                return best
-        return best
+#: A delivery that was once given: often one that is good still, often an old one.
+deliveries = chosen(lambda machine: machine.current() * 2 + machine.given[-8:])
+any_deliveries = st.lists(chosen(lambda machine: machine.given[-8:] or [None]), max_size=2)
+something_was_given = precondition(lambda machine: machine.given)
+something_is_known = precondition(lambda machine: machine.model.records)
+something_is_dead = precondition(lambda machine: machine.model.letters)
+known_ids = chosen(lambda machine: list(machine.model.records))
+letters = chosen(lambda machine: range(len(machine.model.letters)))
 
 
-class RecordMachine(RuleBasedStateMachine):
+class RecordMachine(AgreesWithTheModel):
     """Calls in any order; set ``url`` before it is run."""
-
-    url = ""
-    deliveries = Bundle("deliveries")
 
     def __init__(self):
         super().__init__()
-        namespace = f"machine-{uuid.uuid4().hex[:12]}"
-        self.connection = SyncConnection(
-            TaskiqSettings.resolve({"url": self.url, "namespace": namespace})
-        )
-        self.model = Model()
         self.tokens = itertools.count()
+        self.given = []
         self.again = None
+        self.disk = None
 
     def teardown(self):
-        client, prefix = self.connection.client, self.connection.keys.prefix
-        if names := list(client.scan_iter(f"{prefix}:*")):
-            client.delete(*names)
-        self.connection.close()
+        try:
+            if sys.exc_info()[0] is None:
+                self.drain()
+        finally:
+            if names := self.all_keys():
+                self.client.delete(*names)
+            self.connection.close()
 
-    def call(self, call, repeated=None):
-        """Make a call, and keep it with the answer that its repetition must get."""
+    def call(self, call, repeated=lambda first: first):
+        """Make a call, and keep it with what says which answer its repetition must get."""
         answer = self.connection.run(call)
-        self.again = (call, (repeated or (lambda first: first))(answer))
+        self.again = (call, lambda: repeated(answer))
         return answer
 
-    def key(self, family, *parts):
-        return self.connection.keys.name(family, *parts)
+    def current(self):
+        """Return the deliveries whose owner still owns what was delivered."""
+        owners = {record.owner for record in self.model.owned()}
+        return [delivery for delivery in self.given if delivery.token in owners]
 
-    def read_all(self, command, *names, arguments=()):
-        """Read keys in one round trip."""
-        pipe = self.connection.client.pipeline(transaction=False)
-        for name in names:
-            getattr(pipe, command)(self.key(*name), *arguments)
-        return pipe.execute()
+    # -- producers and operators
 
-    def of_owner(self, delivery):
-        """Return the record, if this delivery is its owner's."""
-        record = self.model.records[delivery.task_id]
-        return record if record.owner == delivery.token else None
-
-    # -- what can happen
-
-    @rule(
-        task_id=st.sampled_from(list(MESSAGES)),
-        queue=st.sampled_from(QUEUES),
-        priority=st.integers(-2, 12),
+    @initialize(
+        work=st.lists(
+            st.tuples(ids, queues, workers, st.integers(0, 3), st.integers(0, 4)),
+            min_size=4,
+            max_size=10,
+            unique_by=lambda work: work[0],
+        )
     )
-    def submit(self, task_id, queue, priority):
+    def a_fleet_is_at_work(self, work):
+        """Without this, most sequences would end before anything runs."""
+        for task_id, queue, worker, deaths, progress in work:
+            self.submit(task_id, queue, 5)
+            lane = "runs" if MESSAGES[task_id][0] is Kind.RUN else "steps"
+            for _ in range(deaths):
+                if delivery := self.take(worker, lane, [queue]):
+                    self.requeue(delivery, counts=True)
+            if progress and (delivery := self.take(worker, lane, [queue])):
+                if progress > 1:
+                    self.begin(delivery)
+                if progress > 3:
+                    self.finish(delivery, State.LOST)
+
+    @rule(task_id=ids, queue=queues, priority=priorities)
+    def submit(self, task_id, queue, priority, before=""):
         kind, run_id = MESSAGES[task_id]
         answer = self.call(
             records.submit(
                 task_id=task_id, kind=kind, queue=queue, priority=priority, run_id=run_id,
-                payload=b"payload", outcome_ttl_s=DAY_S,
+                payload=PAYLOAD, outcome_ttl_s=DAY_S, supersedes=before,
             ),
             lambda first: records.Submitted(False, first.state),
         )  # fmt: skip
         known = self.model.records.get(task_id)
         assert answer.created == (known is None)
         if known is None:
-            stands = readings.fetch(self.connection, task_id)
-            record = Modelled(task_id, queue, band_of_priority(priority), stands.queued_at_ms)
-            self.model.records[task_id] = known = record
-            self.model.streams[record.stream].append(task_id)
-            self.model.count("queued", record)
+            superseded = self.model.records.get(before)
+            if superseded is not None and superseded.state is State.LOST:
+                self.model.move(superseded, State.CRASHED)
+            known = Modelled(task_id, queue, band_of_priority(priority), self.queued_at(task_id))
+            self.model.create(known)
             if run_id in self.model.cancelled_runs:
-                self.model.move(record, State.CANCELLED)
+                self.model.move(known, State.CANCELLED)
         assert answer.state is known.state
 
+    @precondition(lambda self: self.resumable())
+    @rule(task_id=chosen(lambda machine: machine.resumable()), queue=queues)
+    def resume_a_run(self, task_id, queue):
+        stem, number = task_id[:-1], int(task_id[-1])
+        self.submit(f"{stem}{number + 1}", queue, 5, before=task_id)
+
+    def resumable(self):
+        """Return runs, preferably lost ones, that a later execution can take the place of."""
+        known = self.model.records.values()
+        runs = [r for r in known if r.kind is Kind.RUN and not r.task_id.endswith(":2")]
+        return [r.task_id for r in runs if r.state is State.LOST] or [r.task_id for r in runs]
+
+    def queued_at(self, task_id):
+        """Return what only the server's clock knows."""
+        return readings.fetch(self.connection, task_id).queued_at_ms
+
+    @something_is_known
+    @rule(run_id=st.sampled_from(RUNS), whole=st.sampled_from([False, False, True]))
+    def cancel(self, run_id, whole):
+        answer = self.call(
+            records.cancel(run_id, whole_run=whole, outcome_ttl_s=DAY_S),
+            # It orders again; an order may be heard twice.
+            lambda _: self.model.cancel(run_id, whole=whole),
+        )
+        assert answer == self.model.cancel(run_id, whole=whole)
+
+    @something_is_known
+    @rule(task_id=known_ids.filter(lambda task_id: MESSAGES[task_id][0] is Kind.RUN))
+    def revive(self, task_id):
+        record = self.model.records[task_id]
+        if record.state is State.LOST and record.deliveries >= MAX_DELIVERIES:
+            self.model.bury(record)
+            self.model.move(record, State.CRASHED)
+        elif record.state is State.LOST:
+            self.model.give_back(record, counts=True)
+        assert self.call(records.revive(task_id, "lost", DAY_S)) is record.state
+
+    @something_is_dead
+    @rule(index=letters)
+    def requeue_a_dead_letter(self, index):
+        letter = self.model.letters[index]
+        call = dead_letters.requeue(self.entry_of(index))
+        answer = self.call(call, lambda first: "none" if first == "queued" else first)
+        known = self.model.records.get(letter.task_id)
+        if known is not None and known.state not in TERMINAL:
+            assert answer == "alive"
+            return
+        assert answer == "queued"
+        del self.model.letters[index]
+        self.model.create(
+            Modelled(letter.task_id, letter.queue, letter.band, self.queued_at(letter.task_id))
+        )
+
+    @something_is_dead
+    @rule(indexes=st.sets(letters, max_size=2))
+    def purge_dead_letters(self, indexes):
+        entries = [self.entry_of(index) for index in indexes]
+        assert dead_letters.purge(self.connection, entries) == len(entries)
+        assert dead_letters.purge(self.connection, entries) == 0
+        kept = [letter for n, letter in enumerate(self.model.letters) if n not in indexes]
+        self.model.letters = kept
+        self.again = None
+
+    def entry_of(self, index):
+        return dead_letters.read_all(self.connection)[::-1][index].entry_id
+
+    # -- workers
+
+    @precondition(lambda self: any(self.model.streams.values()))
     @rule(
-        target=deliveries,
-        worker=st.sampled_from(WORKERS),
+        worker=workers,
         lane=st.sampled_from(list(LANES)),
-        queues=st.sampled_from([["a"], ["b"], ["a", "b"], ["b", "a"]]),
+        queues=st.sampled_from(ANY_QUEUES),
         oldest_first=st.booleans(),
+        begins=st.booleans(),
     )
-    def claim(self, worker, lane, queues, oldest_first):
+    def claim(self, worker, lane, queues, oldest_first, begins):
+        delivery = self.take(worker, lane, queues, oldest_first=oldest_first)
+        if delivery is not None and begins:
+            self.begin(delivery)
+
+    def take(self, worker, lane, queues, *, oldest_first=False):
         expected = self.model.next_of(LANES[lane], queues, oldest_first=oldest_first)
         token = f"{worker}#{next(self.tokens)}"
         answer = self.call(
@@ -211,24 +217,21 @@ class RecordMachine(RuleBasedStateMachine):
         )  # fmt: skip
         if expected is None:
             assert isinstance(answer, NothingWaits)
-            return Delivery("", "", Kind.TASK, "", "", b"", 0, 0, False, 0)
-        assert isinstance(answer, Delivery)
+            return None
         assert answer.task_id == expected.task_id
-        self.model.move(expected, State.CLAIMED)
-        expected.owner, expected.worker = token, worker
-        expected.deliveries += 1
+        self.model.claim(expected, token, worker)
         assert (answer.token, answer.queue, answer.kind) == (token, expected.queue, expected.kind)
-        assert (answer.run_id, answer.payload) == (expected.run_id, b"payload")
-        assert (answer.deliveries, answer.handed_over) == (
-            expected.deliveries,
-            expected.handed_over,
-        )
+        assert (answer.run_id, answer.payload) == (expected.run_id, PAYLOAD)
+        assert (answer.deliveries, answer.band) == (expected.deliveries, expected.band)
+        assert answer.handed_over == expected.handed_over
+        self.given.append(answer)
         return answer
 
-    @rule(delivery=deliveries.filter(lambda d: d.task_id))
+    @something_was_given
+    @rule(delivery=deliveries)
     def begin(self, delivery):
         answer = self.call(records.begin(delivery.task_id, delivery.token, DAY_S))
-        record = self.of_owner(delivery)
+        record = self.model.of_owner(delivery)
         if record is None:
             assert answer == "revoked"
         elif record.state is State.CLAIMED and record.run_id in self.model.cancelled_runs:
@@ -241,15 +244,16 @@ class RecordMachine(RuleBasedStateMachine):
             verdicts = {State.RUNNING: "ok", State.CANCELLED: "cancelled"}
             assert answer == verdicts.get(record.state, "revoked")
 
+    @something_was_given
     @rule(
-        delivery=deliveries.filter(lambda d: d.task_id),
-        outcome=st.sampled_from([*sorted(TERMINAL), State.LOST]),
+        delivery=deliveries,
+        outcome=st.sampled_from([*sorted(TERMINAL), State.LOST, State.LOST]),
         buried=st.booleans(),
     )
-    def finish(self, delivery, outcome, buried):
+    def finish(self, delivery, outcome, *, buried=False):
         reason = "because" if buried and outcome is State.REFUSED else ""
         call = records.finish(delivery.task_id, delivery.token, outcome, {"n": 1}, DAY_S, reason)
-        record = self.of_owner(delivery)
+        record = self.model.of_owner(delivery)
         if record is None or not (record.state in OWNED or record.state is outcome):
             assert self.call(call) == "revoked"
         elif record.state is outcome:
@@ -263,152 +267,170 @@ class RecordMachine(RuleBasedStateMachine):
             with pytest.raises(UnfitServer, match="illegal transition"):
                 self.call(call)
 
-    @rule(delivery=deliveries.filter(lambda d: d.task_id), counts=st.booleans())
+    @something_was_given
+    @rule(delivery=deliveries, counts=st.booleans())
     def requeue(self, delivery, counts):
         answer = self.call(
             records.requeue(delivery.task_id, delivery.token, "died", DAY_S, counts=counts)
         )
-        record = self.of_owner(delivery)
+        record = self.model.of_owner(delivery)
         if record is not None and record.state in (State.QUEUED, State.REFUSED):
             assert answer == record.state.value  # asked before
             return
-        handed_over = record is not None and (record.state, record.kind) == (
-            State.RUNNING,
-            Kind.RUN,
-        )
+        executes = record is not None and record.state is State.RUNNING
+        handed_over = executes and record.kind is Kind.RUN
         if record is None or not (record.state is State.CLAIMED or handed_over):
             assert answer == "revoked"
-        elif counts and record.deliveries >= MAX_DELIVERIES:
-            assert answer == "refused"
-            self.model.bury(record)
-            self.model.move(record, State.REFUSED)
-        else:
-            assert answer == "queued"
-            self.model.move(record, State.QUEUED)
-            record.handed_over |= handed_over
-            if counts:
-                self.model.count("redelivered", record)
-            else:
-                record.deliveries -= 1
+            return
+        record.handed_over |= handed_over
+        self.model.give_back(record, counts=counts)
+        assert answer == record.state.value
 
-    @rule(run_id=st.sampled_from(RUNS), whole=st.booleans())
-    def cancel(self, run_id, whole):
-        removed, ordered = [], []
-        for record in self.model.records.values():
-            if record.run_id == run_id and (whole or record.kind is Kind.STEP):
-                if record.state is State.QUEUED:
-                    removed.append(record)
-                elif record.state in OWNED:
-                    ordered.append(record)
-        runs = sum(record.kind is Kind.RUN for record in ordered)
-        answer = self.call(
-            records.cancel(run_id, whole_run=whole, outcome_ttl_s=DAY_S),
-            lambda first: Cancelled(0, first.ordered, first.runs_ordered),
-        )
-        assert answer == Cancelled(len(removed), len(ordered), runs)
-        if whole:
-            self.model.cancelled_runs.add(run_id)
-        for record in removed:
-            self.model.move(record, State.CANCELLED)
-        for record in ordered:
-            self.model.orders[record.worker][record.task_id] += 1
-
-    @rule(worker=st.sampled_from(WORKERS), others=st.sets(deliveries, max_size=2))
-    def renew(self, worker, others):
-        held = {
-            record.task_id: record.owner
-            for record in self.model.records.values()
-            if record.worker == worker and record.state in OWNED
+    @rule(
+        worker=workers,
+        omits=st.sampled_from(["nothing", "nothing", "all", "claimed"]),
+        others=any_deliveries,
+        all_began=st.booleans(),
+        times=st.sampled_from([1, 2]),
+    )
+    def renew(self, worker, omits, others, all_began, times):
+        """What it knows of, what it has forgotten, and what it should not hold any more."""
+        omitted = {"nothing": (), "claimed": (State.CLAIMED,), "all": OWNED}[omits]
+        named = {
+            record.task_id: Holding(record.owner, all_began or record.state is State.RUNNING)
+            for record in self.model.owned(worker)
+            if record.state not in omitted
         }
-        held |= {delivery.task_id: delivery.token for delivery in others if delivery.task_id}
-        named = {task_id: Holding(token, began=False) for task_id, token in held.items()}
-        expected = {}
-        for task_id, token in held.items():
-            record = self.model.records[task_id]
-            if record.owner != token or record.state not in OWNED:
-                expected[task_id] = "revoked"
-            elif record.run_id in self.model.cancelled_runs:
-                expected[task_id] = "cancel"
-        card = WorkerCard(worker, worker, "h", 1, QUEUES, 3, 1, ["code"])
-        assert self.call(worker_cards.renew(card, 15.0, named, "instance", DAY_S)) == expected
+        named |= {other.task_id: Holding(other.token, all_began) for other in others if other}
+        card = WorkerCard(worker, worker, "host", 1, QUEUES, 3, 1, ["code"])
+        call = worker_cards.renew(card, LONG_S, named, "instance", DAY_S)
+
+        def expected():
+            orders, taken = self.model.renew(worker, named)
+            for record in sorted(taken, key=self.place_in_stream):
+                self.model.take(record, counts=False)
+            return orders
+
+        for _ in range(times):
+            assert self.call(call, lambda _: expected()) == expected()
+
+    def place_in_stream(self, record):
+        """Return what only the server knows: what it takes at once, it takes in any order."""
+        entry = self.client.hget(self.key("record", record.task_id), "entry") or b"0-0"
+        return [int(part) for part in entry.split(b"-")]
+
+    @something_was_given
+    @rule(delivery=deliveries)
+    def restate(self, delivery):
+        worker = delivery.token.partition("#")[0]
+        answer = self.call(records.restate(delivery, worker))
+        assert answer == self.model.restate(delivery, worker, self.queued_at(delivery.task_id))
+
+    @precondition(lambda self: any(self.model.leases.values()))
+    @rule(worker=chosen(lambda m: [worker for worker, good in m.model.leases.items() if good]))
+    def let_a_lease_expire(self, worker):
+        self.client.zadd(self.key("workers"), {worker: 1}, xx=True)
+        self.model.leases[worker] = False
+
+    @precondition(lambda self: not all(self.model.leases.values()))
+    @rule(rescuer=workers, same_round=st.sampled_from([False, False, True]))
+    def rescue(self, rescuer, same_round):
+        if not same_round:
+            self.client.delete(self.key("round", "rescue"))
+            self.model.rescued_in_this_round = False
+        answer = self.call(records.rescue(rescuer, LONG_S, DAY_S), lambda _: [])
+        told = self.model.strip_the_silent([rescued.task_id for rescued in answer])
+        assert [(r.task_id, r.state, r.worker_id) for r in answer] == told
+        for rescued in answer:
+            if rescued.state is not State.QUEUED:
+                stands = readings.fetch(self.connection, rescued.task_id)
+                assert rescued.worker_id in stands.detail["reason"]
+
+    @rule(worker=workers)
+    def retire(self, worker):
+        held = len(self.model.owned(worker))
+        assert self.call(worker_cards.retire(worker)) == held
+        if not held:
+            self.model.leases.pop(worker, None)
+            self.model.orders[worker].clear()
+            self.model.unnamed[worker].clear()
+
+    # -- what goes wrong between them
 
     @precondition(lambda self: self.again is not None)
     @rule()
     def repeat_the_last_call_because_its_reply_was_lost(self):
-        call, first_answer = self.again
-        if call.script == "cancel":  # it orders again; an order may be heard twice
-            run_id, whole, _ = call.arguments
-            for record in self.model.records.values():
-                meant = record.run_id == run_id and (whole == "1" or record.kind is Kind.STEP)
-                if meant and record.state in OWNED:
-                    self.model.orders[record.worker][record.task_id] += 1
-        assert self.connection.run(call) == first_answer
+        call, expected = self.again
+        answer = self.connection.run(call)
+        assert answer == expected()
 
-    # -- what must hold after each of it
+    @something_is_known
+    @rule(task_id=known_ids)
+    def the_server_forgets_a_message(self, task_id):
+        record = self.model.records[task_id]
+        pipe = self.client.pipeline()
+        if entry := self.client.hget(self.key("record", task_id), "entry"):
+            band = str(record.band)
+            pipe.xdel(self.key("stream", record.queue, record.kind.value, band), entry)
+        for state in OWNED:
+            pipe.zrem(self.key(state.value, record.queue), task_id)
+        for worker in WORKERS:
+            pipe.srem(self.key("held", worker), task_id)
+        self.model.forget(task_id)
+        if record.run_id:
+            pipe.srem(self.key("run", record.run_id), task_id)
+            if record.run_id not in self.model.open_messages():
+                pipe.srem(self.key("open_runs"), record.run_id)
+        pipe.delete(self.key("record", task_id))
+        pipe.execute()
+        self.again = None
 
-    @invariant()
-    def every_record_is_what_the_model_says(self):
-        known = self.model.records
-        hashes = self.read_all("hgetall", *(("record", task_id) for task_id in known))
-        for record, fields in zip(known.values(), hashes, strict=True):
-            stands = readings.read_record(record.task_id, fields)
-            assert (stands.state, stands.deliveries) == (record.state, record.deliveries)
-            assert (stands.queue, stands.band) == (record.queue, record.band)
-            assert (stands.worker, stands.queued_at_ms) == (record.worker, record.queued_at_ms)
-            assert record.deliveries <= MAX_DELIVERIES or record.state is not State.QUEUED
+    @something_is_known
+    @rule()
+    def all_is_on_disk(self):
+        names = self.all_keys()
+        pipe = self.client.pipeline()
+        for name in names:
+            pipe.dump(name).pttl(name)
+        answers = pipe.execute()
+        kept = list(zip(names, answers[::2], answers[1::2], strict=True))
+        self.disk = (kept, copy.deepcopy(self.model))
 
-    @invariant()
-    def every_queued_record_has_exactly_one_stream_entry_in_its_place(self):
-        places = list(itertools.product(QUEUES, Kind, BANDS))
-        names = [("stream", queue, kind.value, str(band)) for queue, kind, band in places]
-        streams = self.read_all("xrange", *names)
-        found = {
-            place: [fields[b"id"].decode() for _, fields in entries]
-            for place, entries in zip(places, streams, strict=True)
-        }
-        expected = {place: self.model.streams[place] for place in places}
-        assert found == expected
-        backlog = sum(queue.backlog for queue in read_snapshot(self.connection).queues)
-        queued = [r for r in self.model.records.values() if r.state is State.QUEUED]
-        assert backlog == len(queued)
+    @precondition(lambda self: self.disk is not None)
+    @rule()
+    def the_server_crashes_and_comes_back_with_what_is_on_disk(self):
+        kept, model = self.disk
+        pipe = self.client.pipeline()
+        for name in self.all_keys():
+            pipe.delete(name)
+        for name, value, ttl_ms in kept:
+            pipe.restore(name, max(ttl_ms, 0), value)
+        pipe.execute()
+        self.model = copy.deepcopy(model)
+        self.again = None
 
-    @invariant()
-    def what_is_owned_stands_once_among_claimed_or_running_and_with_its_one_worker(self):
-        owned = [r for r in self.model.records.values() if r.state in OWNED]
-        places = [(state.value, queue) for state in OWNED for queue in QUEUES]
-        scored = self.read_all("zrange", *places, arguments=(0, -1))
-        for (state, queue), members in zip(places, scored, strict=True):
-            assert {member.decode() for member in members} == {
-                r.task_id for r in owned if (r.state.value, r.queue) == (state, queue)
-            }
-        held = self.read_all("smembers", *(("held", worker) for worker in WORKERS))
-        for worker, members in zip(WORKERS, held, strict=True):
-            assert {member.decode() for member in members} == {
-                r.task_id for r in owned if r.worker == worker
-            }
+    # -- the end
 
-    @invariant()
-    def counters_dead_letters_bells_and_orders_tell_what_happened(self):
-        client = self.connection.client
-        counters = client.hgetall(self.key("counters"))
-        assert {name.decode(): int(n) for name, n in counters.items()} == dict(self.model.counters)
-        dead = [fields[b"id"].decode() for _, fields in client.xrange(self.key("dead"))]
-        assert dead == self.model.dead
-        alive = [r for r in self.model.records.values() if r.state in (*OWNED, State.QUEUED)]
-        open_ids = self.read_all("smembers", *(("run", run_id) for run_id in RUNS))
-        for run_id, members in zip(RUNS, open_ids, strict=True):
-            assert {member.decode() for member in members} == {
-                r.task_id for r in alive if r.run_id == run_id
-            }
-        # A cancel ends the messages of a run in the order of a set: only the counts are promised.
-        bells = self.read_all("xrange", *(("bell", run_id) for run_id in RUNS))
-        for run_id, entries in zip(RUNS, bells, strict=True):
-            heard = Counter((f[b"id"].decode(), f[b"state"].decode()) for _, f in entries)
-            assert heard == Counter(self.model.rings[run_id])
-        orders = self.read_all("xrange", *(("orders", worker) for worker in WORKERS))
-        for worker, entries in zip(WORKERS, orders, strict=True):
-            given = Counter(fields[b"id"].decode() for _, fields in entries)
-            assert given == self.model.orders[worker]
+    def drain(self):
+        """Everybody dies, and one worker goes on with all that is left."""
+        for worker, good in list(self.model.leases.items()):
+            if good:
+                self.let_a_lease_expire(worker)
+        self.rescue(WORKERS[0], same_round=False)
+        for task_id in [r.task_id for r in self.model.records.values() if r.state is State.LOST]:
+            if MESSAGES[task_id][0] is Kind.RUN:
+                self.revive(task_id)
+        while any(self.model.streams.values()):
+            for lane in LANES:
+                delivery = self.take(WORKERS[0], lane, QUEUES)
+                if delivery is not None:
+                    self.begin(delivery)
+                    self.finish(delivery, State.SUCCEEDED)
+        self.check_everything()
+        assert all(record.ended for record in self.model.records.values())
+        for family, *parts in [("open_runs",), *((s.value, q) for s in OWNED for q in QUEUES)]:
+            assert not self.client.exists(self.key(family, *parts))
+        assert not self.client.exists(*(self.key("held", worker) for worker in WORKERS))
 
 
 @pytest.fixture
@@ -423,8 +445,8 @@ def test_any_sequence_of_calls_leaves_what_the_design_says(machine_class):
     run_state_machine_as_test(
         machine_class,
         settings=settings(
-            max_examples=50,
-            stateful_step_count=40,
+            max_examples=80,
+            stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
@@ -434,16 +456,46 @@ def test_any_sequence_of_calls_leaves_what_the_design_says(machine_class):
 def test_three_deaths_are_one_dead_letter_also_when_every_reply_is_lost(machine_class):
     machine = machine_class()
     repeat = machine.repeat_the_last_call_because_its_reply_was_lost
-    machine.submit(task_id="step:r1:0", queue="a", priority=5)
+    machine.submit("step:r1:0", "a", 5)
     repeat()
     for worker in WORKERS:
-        delivery = machine.claim(worker=worker, lane="steps", queues=["a"], oldest_first=False)
+        delivery = machine.take(worker, "steps", ["a"])
         repeat()
-        machine.requeue(delivery=delivery, counts=True)
+        machine.requeue(delivery, counts=True)
         repeat()
-    assert machine.model.dead == ["step:r1:0"]
-    machine.every_record_is_what_the_model_says()
-    machine.every_queued_record_has_exactly_one_stream_entry_in_its_place()
-    machine.what_is_owned_stands_once_among_claimed_or_running_and_with_its_one_worker()
-    machine.counters_dead_letters_bells_and_orders_tell_what_happened()
+    assert [letter.task_id for letter in machine.model.letters] == ["step:r1:0"]
+    machine.check_everything()
+    machine.teardown()
+
+
+def test_what_a_retired_worker_claims_by_a_late_call_is_handed_out_again(machine_class):
+    machine = machine_class()
+    machine.submit("step:r1:0", "a", 5)
+    machine.retire("w1")
+    machine.take("w1", "steps", ["a"])
+    machine.let_a_lease_expire("w1")
+    machine.rescue("w2", same_round=False)
+    assert machine.take("w2", "steps", ["a"]).task_id == "step:r1:0"
+    machine.check_everything()
+    machine.teardown()
+
+
+def test_a_dead_letter_stays_while_a_message_of_its_id_is_alive(machine_class):
+    machine = machine_class()
+    machine.submit("run:r1:0", "a", 5)
+    machine.finish(machine.take("w1", "runs", ["a"]), State.REFUSED, buried=True)
+    machine.the_server_forgets_a_message("run:r1:0")
+    machine.submit("run:r1:0", "b", 5)
+    machine.requeue_a_dead_letter(0)
+    delivery = machine.take("w1", "runs", ["b"])
+    machine.begin(delivery)
+    for end in (lambda: None, lambda: machine.finish(delivery, State.LOST)):
+        end()
+        machine.requeue_a_dead_letter(0)
+        assert machine.model.letters
+        machine.check_everything()
+    machine.cancel("r1", whole=True)
+    machine.requeue_a_dead_letter(0)
+    assert not machine.model.letters
+    machine.check_everything()
     machine.teardown()
