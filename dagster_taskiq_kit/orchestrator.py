@@ -26,6 +26,7 @@ from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
 from .errors import BrokerUnavailable, WaitedTooLong
 from .instance_pool import pooled_connections
+from .replayable_execution import ReplayableExecution
 from .run_log import STEP_STARTS, WORKER_LOST, RunLog
 from .settings import TaskiqSettings
 from .states import OWNED, State
@@ -71,7 +72,7 @@ class Orchestrator:
         #: Messages whose step has ended and whose process has not: hooks run after the end.
         self._leaving: set[str] = set()
         self._check_at_s = time.monotonic() + SLOW_POLL_S
-        self._active: seam.ReplayableExecution
+        self._active: ReplayableExecution
 
     def execute(self) -> Iterator[dg.DagsterEvent]:
         """Execute the plan; yields the run's events as they come into the log.
@@ -86,7 +87,7 @@ class Orchestrator:
             contextlib.closing(self._bell),
             self._wake_up,
             seam.InstanceConcurrencyContext(self._context.instance, self._run) as pools,
-            seam.ReplayableExecution(
+            ReplayableExecution(
                 self._plan,
                 retry_mode=self._limits.retries,
                 max_concurrent=self._limits.max_concurrent,

@@ -62,11 +62,11 @@ class Witness:
             ):
                 if run is None:
                     continue
-                if isinstance(message, RunMessage):
+                if run.is_finished:
+                    verdicts[message.task_id] = f"The run is over: {run.status.value}."
+                elif isinstance(message, RunMessage):
                     if self._instance.count_resume_run_attempts(run_id) > message.resume_no:
                         verdicts[message.task_id] = "The run was resumed elsewhere."
-                elif run.is_finished:
-                    verdicts[message.task_id] = f"The run is over: {run.status.value}."
                 else:
                     if ends is None:
                         ends = self._logs.setdefault(run_id, _RunEnds(self._instance, run_id))

@@ -17,6 +17,8 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from dagster_taskiq_kit import dagster_seam as seam
 from dagster_taskiq_kit.testing import Fleet
 
+from .own_broker import OwnBroker
+
 CODE = Path(__file__).parent / "code" / "chaos_jobs.py"
 SHORT = {"lease_s": 3, "renew_s": 1, "witness_s": 1}
 MONITORING = {
@@ -133,6 +135,14 @@ class Chaos:
             else:
                 open_bodies.discard(entry.pid)
         return False
+
+
+@pytest.fixture
+def broker(tmp_path) -> Iterator[OwnBroker]:
+    """A Valkey of the test's own, for tests that kill it."""
+    made = OwnBroker(tmp_path / "own-broker")
+    yield made
+    made.stop()
 
 
 @pytest.fixture

@@ -14,13 +14,6 @@ STATUS = dg.DagsterRunStatus
 
 
 @pytest.fixture
-def broker(tmp_path):
-    made = OwnBroker(tmp_path / "own-broker")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def chaos(make_chaos, broker):
     with make_chaos(url=broker.url) as made:
         yield made

@@ -1,7 +1,6 @@
 """Cancelling a run: it ends CANCELED whatever it is doing, and its processes are gone."""
 
 import signal
-import time
 
 import dagster as dg
 import psutil
@@ -94,7 +93,7 @@ def test_cancelling_during_a_hand_over_wins(chaos: Chaos):
     assert not chaos.bodies("second")
 
 
-def test_terminate_returns_at_once_with_the_worker_frozen_and_with_the_broker_gone(chaos: Chaos):
+def test_terminate_needs_no_answer_of_a_frozen_worker(chaos: Chaos):
     worker = chaos.start_worker()
     run_id = chaos.launch("one")
     chaos.wait_for_bodies("first")
@@ -110,9 +109,7 @@ def test_fifty_runs_cancelled_in_a_loop_all_end_canceled(chaos: Chaos):
     chaos.wait_for_bodies("first", 2)
     for run_id in runs:
         cancel(chaos, run_id)
-    deadline_s = time.monotonic() + 60
-    while time.monotonic() < deadline_s and not all_over(chaos, runs):
-        time.sleep(0.1)
+    chaos.fleet.wait_for(lambda: all_over(chaos, runs), "all runs to end", chaos.explain)
     for run_id in runs:
         run = chaos.fleet.instance.get_run_by_id(run_id)
         assert run.status is STATUS.CANCELED, "\n".join(chaos.fleet.said(run_id))

@@ -5,7 +5,9 @@ import time
 import dagster as dg
 import psutil
 
-from .conftest import Chaos
+from dagster_taskiq_kit.messages import run_task_id
+
+from .conftest import CODE, Chaos
 
 STATUS = dg.DagsterRunStatus
 
@@ -60,3 +62,30 @@ def test_a_step_of_four_leases_runs_once(chaos: Chaos):
     chaos.open_gates("first")
     assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
     assert len(chaos.bodies("first")) == 1
+
+
+def test_a_fork_server_that_cannot_start_spends_no_delivery(chaos: Chaos, tmp_path):
+    """It dies while its code does not import: the run waits, and goes on when the code is back."""
+    code = tmp_path / CODE.name
+    code.write_text(CODE.read_text())
+    environment = {"LEDGER": str(chaos.ledger_file)}
+    worker = chaos.fleet.start_worker("-f", str(code), environment=environment)
+    (fork_server,) = psutil.Process(worker.pid).children()
+    code.write_text("raise RuntimeError('half a deploy')")
+    fork_server.kill()
+    chaos.fleet.wait_for(lambda: "half a deploy" in chaos.worker_said(1), "the failed restart")
+    run_id = chaos.launch("one")
+    record = chaos.fleet.broker.keys.name("record", run_task_id(run_id, 0))
+    states: list[bytes] = []
+
+    def given_back_twice() -> bool:
+        state = chaos.fleet.broker.client.hget(record, "state")
+        if states[-1:] != [state]:
+            states.append(state)
+        return states.count(b"queued") >= 2 and states.count(b"claimed") >= 2
+
+    chaos.fleet.wait_for(given_back_twice, "two vain claims", lambda: str(states))
+    code.write_text(CODE.read_text())
+    chaos.open_gates("first")
+    assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
+    assert int(chaos.fleet.broker.client.hget(record, "deliveries")) == 1

@@ -20,13 +20,6 @@ DAY_S = 86_400
 
 
 @pytest.fixture
-def broker(tmp_path):
-    made = OwnBroker(tmp_path / "own-broker")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def chaos(make_chaos, broker):
     with make_chaos(url=broker.url) as made:
         yield made

@@ -11,7 +11,6 @@ from collections import Counter
 
 import dagster as dg
 import psutil
-import pytest
 
 from .conftest import Chaos
 from .own_broker import OwnBroker
@@ -20,13 +19,6 @@ STATUS = dg.DagsterRunStatus
 SOAK_S = float(os.environ.get("SOAK_S", "60"))
 SEED = int(os.environ.get("SOAK_SEED", time.time_ns() % 1_000_000))
 FAULTS = ("kill", "freeze", "drain", "restart broker", "cancel")
-
-
-@pytest.fixture
-def broker(tmp_path):
-    made = OwnBroker(tmp_path / "own-broker")
-    yield made
-    made.stop()
 
 
 class Soak:

@@ -14,15 +14,7 @@ local record = {
   kind = letter.kind, queue = letter.queue, band = letter.band, run_id = letter.run_id,
   state = 'queued', payload = letter.payload, queued_at = int(now_ms()), deliveries = '0',
 }
-local set = {}
-for name, value in pairs(record) do
-  set[#set + 1] = name
-  set[#set + 1] = value
-end
-redis.call('DEL', key.record(letter.id))
-redis.call('HSET', key.record(letter.id), unpack(set))
-redis.call('SADD', key.queues(), letter.queue)
-open_run(letter.id, record)
+create(letter.id, record)
 count('queued', record)
 enqueue(letter.id, record)
 redis.call('XDEL', key.dead(), ARGV[1])

@@ -97,6 +97,19 @@ local function close_run(id, record)
   end
 end
 
+-- Writes a new record; whoever makes it decides whether its id goes into a stream.
+local function create(id, record)
+  local set = {}
+  for name, value in pairs(record) do
+    set[#set + 1] = name
+    set[#set + 1] = value
+  end
+  redis.call('DEL', key.record(id))
+  redis.call('HSET', key.record(id), unpack(set))
+  redis.call('SADD', key.queues(), record.queue)
+  open_run(id, record)
+end
+
 -- Ends the record: terminal state, no payload, a time to live, and a ring of the bell.
 local function conclude(id, record, state, at, detail, ttl_s)
   move(id, record, state, at, {ended_at = int(at), detail = detail})

@@ -9,14 +9,7 @@ if not record then
     kind = kind, queue = queue, band = band, run_id = run_id, payload = payload, state = 'queued',
     queued_at = int(at - waited_ms), deliveries = int(deliveries - 1), entry = '0-0',
   }
-  local set = {}
-  for name, value in pairs(record) do
-    set[#set + 1] = name
-    set[#set + 1] = value
-  end
-  redis.call('HSET', key.record(id), unpack(set))
-  redis.call('SADD', key.queues(), queue)
-  open_run(id, record)
+  create(id, record)
 end
 if record.state == 'running' and record.owner == token then return 'ok' end
 if record.state == 'queued' then

@@ -19,14 +19,7 @@ local record = {
   kind = kind, queue = queue, band = band, run_id = run_id, state = 'queued',
   payload = payload, queued_at = int(at), deliveries = '0',
 }
-local set = {}
-for name, value in pairs(record) do
-  set[#set + 1] = name
-  set[#set + 1] = value
-end
-redis.call('HSET', key.record(id), unpack(set))
-redis.call('SADD', key.queues(), queue)
-open_run(id, record)
+create(id, record)
 count('queued', record)
 enqueue(id, record)
 if run_id ~= '' and redis.call('EXISTS', key.cancel(run_id)) == 1 then
