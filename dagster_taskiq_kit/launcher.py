@@ -144,10 +144,12 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        # Who has cancelled it before, such as the monitor of maximum runtimes, has the last word.
-        mine = run.status is not dg.DagsterRunStatus.CANCELING
-        if mine:
-            self._instance.report_run_canceling(run)
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            # It was cancelled before, by a user or by the monitor of maximum runtimes. The monitor
+            # fails the run when we return; a child that we stop now would write RUN_CANCELED over
+            # that. The reconciler stops what is left, of whichever of the two it was.
+            return True
+        self._instance.report_run_canceling(run)
         cancel = records.cancel(run_id, whole_run=True, outcome_ttl_s=self.settings.outcome_ttl_s)
         try:
             done = self.broker.run(cancel, give_up_s=_TERMINATE_GIVE_UP_S)
@@ -156,7 +158,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
                 f"{error} The run is cancelled when it is back.", run, cls=type(self)
             )
             return True
-        if mine and not done.runs_ordered:
+        if not done.runs_ordered:
             # No child of the run lives that could say so itself.
             self._instance.report_run_canceled(run)
         return True

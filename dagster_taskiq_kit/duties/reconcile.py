@@ -135,12 +135,13 @@ class Reconcile:
             self._fail(run, str(WaitedTooLong("The run", record.queue, limit_s)))
 
     def _cancel(self, run: seam.DagsterRun, still_s: float) -> None:
+        if still_s <= _LEAVING_S:
+            return  # its launcher has ordered it, or the monitor is about to fail it
         cancel = records.cancel(
             run.run_id, whole_run=True, outcome_ttl_s=self._settings.outcome_ttl_s
         )
         done = self._broker.run(cancel)
-        # A run that is cancelled for its maximum runtime is failed by the monitor in that time.
-        if not done.runs_ordered and still_s > _LEAVING_S and self._is(run, run.status):
+        if not done.runs_ordered and self._is(run, run.status):
             self._instance.report_run_canceled(run)
 
     def _fail(self, run: seam.DagsterRun, sentence: str) -> None:
