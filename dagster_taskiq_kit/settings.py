@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from .broker_url import parse_broker_url
 from .errors import ConfigurationError, without_password
 
 ENV_PREFIX = "DAGSTER_TASKIQ_"
-URL_SCHEMES = ("redis", "rediss", "unix")
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,99}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -49,14 +48,8 @@ def _check_namespace(name: str) -> str:
 
 
 def _check_url(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in URL_SCHEMES or not (parts.hostname or parts.path):
-        raise ValueError(
-            f"{without_password(url)!r} is not a broker url: it must look like "
-            "redis://host:6379/0, rediss://user:password@host:6380/0 or unix:///path/to/socket"
-        )
+    if url is not None:
+        parse_broker_url(url)
     return url
 
 
@@ -87,7 +80,9 @@ class TaskiqSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Annotated[str | None, AfterValidator(_check_url)] = Field(
-        default=None, description="Redis or Valkey url: redis://, rediss:// or unix://."
+        default=None,
+        description="Redis or Valkey url: redis://, rediss://, unix://, redis+sentinel:// or "
+        "redis+cluster://.",
     )
     namespace: Annotated[str, AfterValidator(_check_namespace)] = Field(
         default="dagster",

@@ -75,7 +75,12 @@ def make_fleet(broker_url, tmp_path_factory, request) -> Callable[..., Fleet]:
     """Makes a fleet: ``storage`` is ``sqlite`` or ``postgres``, ``launcher`` as for Fleet."""
 
     def make(
-        storage: str = "sqlite", launcher=OUR_LAUNCHER, config=None, url=None, settings=None
+        storage: str = "sqlite",
+        launcher=OUR_LAUNCHER,
+        config=None,
+        url=None,
+        settings=None,
+        namespace=None,
     ) -> Fleet:
         config = dict(config or {})
         if storage == "postgres":
@@ -84,7 +89,7 @@ def make_fleet(broker_url, tmp_path_factory, request) -> Callable[..., Fleet]:
         return Fleet(
             tmp_path_factory.mktemp("home"),
             url or broker_url,
-            f"test-{uuid.uuid4().hex[:12]}",
+            namespace or f"test-{uuid.uuid4().hex[:12]}",
             launcher=launcher,
             config=config,
             settings=settings,

@@ -19,8 +19,10 @@ import redis.backoff
 import redis.exceptions
 import redis.retry
 
+from ..broker_url import parse_broker_url
 from ..errors import BrokerError, BrokerRefused, BrokerUnavailable, UnfitServer
 from ..settings import TaskiqSettings
+from .discovery import discovering_options
 from .keys import Keys
 from .scripts import Call, load_script
 
@@ -37,6 +39,9 @@ _PASSING = (
     redis.exceptions.BusyLoadingError,
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MovedError,
+    redis.exceptions.AskError,
 )
 _PASSING_WORDS = (
     "loading", "read only replica", "readonly", "masterdown", "tryagain", "unblocked",
@@ -44,21 +49,28 @@ _PASSING_WORDS = (
 )  # fmt: skip
 
 
-def connection_options(settings: TaskiqSettings) -> dict[str, Any]:
-    """Return the redis-py options that every connection of the kit has, sync or async."""
-    return {
+def connection_options(
+    settings: TaskiqSettings, *, asynchronous: bool
+) -> tuple[str, dict[str, Any]]:
+    """Return the url and the options with which redis-py makes every connection of the kit."""
+    url = parse_broker_url(settings.require_url())
+    options: dict[str, Any] = {
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.command_timeout_s,
         "health_check_interval": _IDLE_CHECK_S,
         "protocol": 2,
         "client_name": "dagster-taskiq-kit",
-    } | ({} if (settings.url or "").startswith("unix:") else {"socket_keepalive": True})
+    } | ({} if url.plain.startswith("unix:") else {"socket_keepalive": True})
+    if url.topology == "single":
+        return url.plain, options
+    return discovering_options(url, settings.namespace, options, asynchronous=asynchronous)
 
 
 def blocking_client(settings: TaskiqSettings) -> redis.asyncio.Redis:
     """Return a client for commands that block on the server; who uses it bounds the wait."""
-    options: dict[str, Any] = connection_options(settings) | {"socket_timeout": None}
-    return redis.asyncio.Redis.from_url(settings.require_url(), **options)
+    url, options = connection_options(settings, asynchronous=True)
+    options["socket_timeout"] = None
+    return redis.asyncio.Redis.from_url(url, **options)
 
 
 def translate(url: str, error: Exception) -> BrokerError:
@@ -110,10 +122,9 @@ class SyncConnection:
         self.settings = settings
         self.url = settings.require_url()
         self.keys = Keys(settings.namespace)
+        url, options = connection_options(settings, asynchronous=False)
         self.client: redis.Redis = redis.Redis.from_url(
-            self.url,
-            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
-            **connection_options(settings),
+            url, retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1), **options
         )
 
     def run(self, call: Call[T], give_up_s: float | None = None) -> T:
@@ -173,16 +184,14 @@ class AsyncConnection:
         self.settings = settings
         self.url = settings.require_url()
         self.keys = Keys(settings.namespace)
-        self.client: redis.asyncio.Redis = (
-            redis.asyncio.Redis(connection_pool=pool)
-            if pool is not None
-            else redis.asyncio.Redis.from_url(
-                self.url,
-                # A break must be seen: repeating is for :meth:`attempt`, and a heartbeat counts it.
-                retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
-                **connection_options(settings),
-            )
-        )
+        self.client: redis.asyncio.Redis
+        if pool is not None:
+            self.client = redis.asyncio.Redis(connection_pool=pool)
+        else:
+            url, options = connection_options(settings, asynchronous=True)
+            # A break must be seen: repeating is for :meth:`attempt`, and a heartbeat counts it.
+            once = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
+            self.client = redis.asyncio.Redis.from_url(url, retry=once, **options)
 
     async def run(self, call: Call[T], give_up_s: float | None = None) -> T:
         """Execute one call; the same contract as :meth:`SyncConnection.run`."""

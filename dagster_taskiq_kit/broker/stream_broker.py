@@ -84,11 +84,8 @@ class PriorityStreamBroker(BaseRedisBroker):
         on_outage: Callable[[bool], None] | None = None,
         **connection_kwargs: Any,
     ) -> None:
-        super().__init__(
-            settings.require_url(),
-            queue_name=settings.default_queue,
-            **(connection_options(settings) | connection_kwargs),
-        )
+        url, options = connection_options(settings, asynchronous=True)
+        super().__init__(url, queue_name=settings.default_queue, **(options | connection_kwargs))
         self.settings = settings
         self.lane = lane
         self.records = AsyncConnection(settings, pool=self.connection_pool)
