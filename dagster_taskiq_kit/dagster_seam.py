@@ -21,7 +21,13 @@ try:
     import dagster as dg
     from dagster._cli import api as dagster_api
     from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
-    from dagster._core.code_pointer import CodePointer, FileCodePointer, ModuleCodePointer
+    from dagster._core.code_pointer import (
+        AutoloadDefsModuleCodePointer,
+        CodePointer,
+        FileCodePointer,
+        ModuleCodePointer,
+        PackageCodePointer,
+    )
     from dagster._core.definitions.assets.job.asset_job import is_reserved_asset_job_name
     from dagster._core.definitions.config import ConfigMapping
     from dagster._core.definitions.definition_config_schema import (
@@ -37,13 +43,15 @@ try:
     from dagster._core.execution import compute_logs
     from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
     from dagster._core.execution.plan.active import ActiveExecution, _pool_key_for_step
+    from dagster._core.execution.plan.handle import ResolvedFromDynamicStepHandle
     from dagster._core.execution.plan.instance_concurrency_context import (
         InstanceConcurrencyContext,
     )
     from dagster._core.execution.plan.objects import StepFailureData, StepRetryData
+    from dagster._core.execution.plan.outputs import StepOutputHandle
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.execution.plan.state import KnownExecutionState
-    from dagster._core.execution.plan.step import ExecutionStep
+    from dagster._core.execution.plan.step import ExecutionStep, UnresolvedMappedExecutionStep
     from dagster._core.execution.retries import RetryMode, get_retries_config
     from dagster._core.execution.step_dependency_config import (
         StepDependencyConfig,
@@ -106,12 +114,15 @@ __all__ = [
     "PlanOrchestrationContext",
     "ReconstructableJob",
     "ReconstructableRepository",
+    "ResolvedFromDynamicStepHandle",
     "ResolvedRunConfig",
     "ResumeRunContext",
     "RetryMode",
     "RunLauncher",
     "SerializableErrorInfo",
     "StepDependencyConfig",
+    "StepOutputHandle",
+    "UnresolvedMappedExecutionStep",
     "WorkerStatus",
     "WorkspaceRequestContext",
     "capture_interrupts",
@@ -287,7 +298,7 @@ def keep_reconstructed_code() -> None:
 
 def pointer_name(pointer: CodePointer) -> str:
     """Return the module or file behind a code pointer, as ``module:NAME`` or ``file:PATH``."""
-    if isinstance(pointer, ModuleCodePointer):
+    if isinstance(pointer, ModuleCodePointer | PackageCodePointer | AutoloadDefsModuleCodePointer):
         return f"module:{pointer.module}"
     if isinstance(pointer, FileCodePointer):
         directory = Path(pointer.working_directory or ".")
@@ -300,7 +311,8 @@ def pointers_of(location: CodeLocation) -> Sequence[str]:
     origin = deserialize_value(location.origin, LoadableTargetOrigin)
     if origin.python_file:
         return [pointer_name(FileCodePointer(origin.python_file, "", origin.working_directory))]
-    return [f"module:{origin.module_name}"] if origin.module_name else []
+    module = origin.module_name or origin.package_name or origin.autoload_defs_module_name
+    return [f"module:{module}"] if module else []
 
 
 def code_name(run: DagsterRun, job: ReconstructableJob | None = None) -> CodeName:

@@ -4,6 +4,7 @@ TaskiqKitError
 ├── ConfigurationError       a setting, tag or option that can never work
 ├── BrokerError
 │   ├── BrokerUnavailable    away now; may come back
+│   │   └── OlderWorkers     workers that live cannot read what this release writes
 │   ├── BrokerRefused        it answered, and said no (password, permissions)
 │   ├── UnfitServer          too old, evicting, not a Redis
 │   └── WrongInstance        the namespace belongs to another Dagster instance or schema
@@ -58,6 +59,23 @@ class BrokerError(TaskiqKitError):
 
 class BrokerUnavailable(BrokerError):
     """The broker is away now and may come back; nothing was decided about the work."""
+
+
+class OlderWorkers(BrokerUnavailable):
+    """The broker takes no message of this release yet: workers of an older one would get it.
+
+    Args:
+        workers: Ids of the live workers that cannot read it.
+    """
+
+    def __init__(self, workers: Sequence[str]) -> None:
+        TaskiqKitError.__init__(
+            self,
+            f"Work is not queued yet, because older workers cannot read it: {', '.join(workers)}. "
+            "It is as soon as they have ended; `dagster-taskiq worker terminate NAME` lets a "
+            "worker finish first.",
+        )
+        self.workers = tuple(workers)
 
 
 class BrokerRefused(BrokerError):

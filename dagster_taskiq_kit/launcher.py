@@ -128,7 +128,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             submission.submit(run, resume_no, type(self))
         except BrokerUnavailable as error:
             self._instance.report_engine_event(
-                f"{error} The run is queued by a worker when the broker is back.",
+                f"{error} The run is queued by a worker when that is over.",
                 run,
                 cls=type(self),
             )

@@ -78,6 +78,7 @@ class StepMessage:
         retry_mode: The retry mode of the plan inside the step, by Dagster's name.
         known_state: Dagster's serialized ``KnownExecutionState``, reduced to what the step needs.
         timeout_s: How long it may run, or None.
+        tell_outputs: Whether the run's bell rings at each of its outputs, not only at its end.
     """
 
     run_id: str
@@ -87,6 +88,7 @@ class StepMessage:
     retry_mode: str
     known_state: str
     timeout_s: float | None = None
+    tell_outputs: bool = False
 
     @property
     def task_id(self) -> str:

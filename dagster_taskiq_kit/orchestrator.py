@@ -24,7 +24,7 @@ from .attempts import ENDINGS, STEP_ENDS, InFlight, Limits
 from .broker import readings, records
 from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
-from .errors import BrokerUnavailable, WaitedTooLong
+from .errors import BrokerUnavailable, OlderWorkers, WaitedTooLong
 from .instance_pool import pooled_connections
 from .replayable_execution import ReplayableExecution
 from .run_log import STEP_STARTS, WORKER_LOST, RunLog
@@ -64,7 +64,14 @@ class Orchestrator:
         self._limits = limits
         self._run = context.dagster_run
         self._broker = SyncConnection(settings)
-        self._submission = StepSubmission(context, settings, self._broker, limits.retries)
+        self._submission = StepSubmission(
+            context,
+            settings,
+            self._broker,
+            limits.retries,
+            # An output can let a step begin before the step that made it has ended.
+            tell_outputs=not limits.step_dependency_config.require_upstream_step_success,
+        )
         self._bell = Bell(self._broker, self._run.run_id)
         self._log = RunLog(context.instance, self._run.run_id, self._say_stale)
         self._wake_up = WakeUp()
@@ -72,6 +79,7 @@ class Orchestrator:
         #: Messages whose step has ended and whose process has not: hooks run after the end.
         self._leaving: set[str] = set()
         self._check_at_s = time.monotonic() + SLOW_POLL_S
+        self._said_of_older = ""
         self._active: ReplayableExecution
 
     def execute(self) -> Iterator[dg.DagsterEvent]:
@@ -159,11 +167,7 @@ class Orchestrator:
     def _patience_s(self) -> float:
         """Return how long there is nothing to do unless something happens."""
         due_s = self._active.due_in_s()
-        patience_s = SLOW_POLL_S if due_s is None else min(due_s, SLOW_POLL_S)
-        if not self._limits.step_dependency_config.require_upstream_step_success:
-            # An output can let a step begin, and the bell rings for ends only.
-            patience_s = min(patience_s, _PROBE_S)
-        return patience_s
+        return SLOW_POLL_S if due_s is None else min(due_s, SLOW_POLL_S)
 
     def _listen(self, patience_s: float) -> None:
         try:
@@ -174,6 +178,8 @@ class Orchestrator:
         self._wake_up.clear()
         by_task = {flight.task_id: flight for flight in self._in_flight.values()}
         for ring in rings:
+            if ring.state in OWNED:
+                continue  # an output: the log has it
             self._leaving.discard(ring.task_id)
             if ring.task_id in by_task:
                 by_task[ring.task_id].ring = ring
@@ -213,6 +219,13 @@ class Orchestrator:
         while True:
             try:
                 return ask()
+            except OlderWorkers as error:
+                if str(error) != self._said_of_older:
+                    self._say(str(error))
+                self._said_of_older = str(error)
+                self._wake_up.wait(_PROBE_S)
+                if seam.check_captured_interrupt():
+                    raise seam.DagsterExecutionInterruptedError from error
             except BrokerUnavailable as error:
                 self._wait_out(error)
 

@@ -4,6 +4,8 @@ Invariant: the run's log says where a step waits before its message can be taken
 holds what its step must know of the run and no more, so that it does not grow with the job.
 """
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 
 from . import dagster_seam as seam
@@ -16,6 +18,9 @@ from .routing import Route, StepRoutes
 from .settings import TaskiqSettings
 from .states import Kind
 
+#: Mapping keys by step and dynamic output, as Dagster has them.
+Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
+
 
 class StepSubmission:
     """Submits the steps of one run.
@@ -25,6 +30,7 @@ class StepSubmission:
         settings: The deployment.
         broker: The broker.
         retries: The run's retry mode.
+        tell_outputs: Whether the bell is to ring at each output, not only at the end of a step.
 
     Raises:
         ConfigurationError: A tag of the run can never work, or no other process can find its job.
@@ -36,10 +42,13 @@ class StepSubmission:
         settings: TaskiqSettings,
         broker: SyncConnection,
         retries: seam.RetryMode,
+        *,
+        tell_outputs: bool,
     ) -> None:
         self._context = context
         self._settings = settings
         self._broker = broker
+        self._tell_outputs = tell_outputs
         self._retry_mode = retries.for_inner_plan().value
         self._run_id = context.dagster_run.run_id
         self._code = seam.code_name(context.dagster_run, context.reconstructable_job)
@@ -66,8 +75,9 @@ class StepSubmission:
             attempt=flight.attempt,
             code=self._code,
             retry_mode=self._retry_mode,
-            known_state=seam.serialize_value(_needed_of(flight.step, known_state)),
+            known_state=seam.serialize_value(self._needed_of(flight.step, known_state)),
             timeout_s=route.timeout_s,
+            tell_outputs=self._tell_outputs,
         )
         self._broker.run(
             records.submit(
@@ -92,21 +102,41 @@ class StepSubmission:
             },
         )
 
+    def _needed_of(
+        self, step: seam.ExecutionStep, state: seam.KnownExecutionState
+    ) -> seam.KnownExecutionState:
+        """Return what a step must know of the run; Dagster's own state holds every output of it."""
+        needed = {
+            handle
+            for step_input in step.step_inputs
+            for handle in step_input.get_step_output_handle_dependencies()
+        }
+        attempts = state.previous_retry_attempts
+        return seam.KnownExecutionState(
+            previous_retry_attempts={step.key: attempts[step.key]} if step.key in attempts else {},
+            dynamic_mappings=self._mappings_of(step, needed, state.dynamic_mappings),
+            ready_outputs=needed & set(state.ready_outputs),
+            step_output_versions=state.step_output_versions,
+            parent_state=state.parent_state,
+        )
 
-def _needed_of(
-    step: seam.ExecutionStep, state: seam.KnownExecutionState
-) -> seam.KnownExecutionState:
-    """Return what a step must know of the run; Dagster's own state holds every output of it."""
-    needed = {
-        handle
-        for step_input in step.step_inputs
-        for handle in step_input.get_step_output_handle_dependencies()
-    }
-    attempts = state.previous_retry_attempts
-    return seam.KnownExecutionState(
-        previous_retry_attempts={step.key: attempts[step.key]} if step.key in attempts else {},
-        dynamic_mappings=state.dynamic_mappings,
-        ready_outputs=needed & set(state.ready_outputs),
-        step_output_versions=state.step_output_versions,
-        parent_state=state.parent_state,
-    )
+    def _mappings_of(
+        self, step: seam.ExecutionStep, needed: set[seam.StepOutputHandle], mappings: Mappings
+    ) -> Mappings:
+        """Return the dynamic outputs that a step must know: a mapped one, its own of its fan."""
+        handle = step.handle
+        if not isinstance(handle, seam.ResolvedFromDynamicStepHandle):
+            return mappings
+        own = handle.mapping_key
+        if not all(_is_of(each, own) for each in needed):
+            return mappings  # it collects a fan, too
+        mapped = self._context.execution_plan.get_step(handle.unresolved_form)
+        assert isinstance(mapped, seam.UnresolvedMappedExecutionStep)
+        source, output = mapped.resolved_by_step_key, mapped.resolved_by_output_name
+        return {**mappings, source: {**mappings[source], output: [own]}}
+
+
+def _is_of(handle: seam.StepOutputHandle, mapping_key: str) -> bool:
+    """Return whether an output is one, or has nothing to do with other branches of a fan."""
+    mapped_to = handle.step_key.endswith("]") and not handle.step_key.endswith(f"[{mapping_key}]")
+    return handle.mapping_key in (None, mapping_key) and not mapped_to

@@ -24,11 +24,11 @@ _MAX_RINGS = 1000
 
 @dataclass(frozen=True)
 class Ring:
-    """One thing the bell said.
+    """One thing the bell said: a message ended, or a running step wrote an output.
 
     Args:
-        task_id: The message that ended.
-        state: How.
+        task_id: The message.
+        state: How it ended; RUNNING for an output.
         worker: Worker id of its last owner, or ''.
         detail: What the owner said of it.
     """

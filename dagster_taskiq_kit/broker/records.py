@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from ..errors import OlderWorkers
 from ..states import Kind, State, band_of_priority
+from ..version import SCHEMA_VERSION
 from .scripts import Call, text
 
 #: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
@@ -107,14 +109,22 @@ def submit(
         payload: The taskiq message.
         outcome_ttl_s: How long the record is kept when its run is cancelled and it ends at once.
         supersedes: The lost message that this one takes the place of: a run's last execution.
+
+    Returns:
+        A call that raises OlderWorkers while workers live that cannot read what this release
+        writes.
     """
     arguments = [
         task_id, kind.value, queue, str(band_of_priority(priority)), run_id, payload,
-        str(outcome_ttl_s), supersedes,
+        str(outcome_ttl_s), supersedes, str(SCHEMA_VERSION),
     ]  # fmt: skip
-    return Call(
-        "submit", arguments, lambda answer: Submitted(bool(answer[0]), State(text(answer[1])))
-    )
+
+    def read(answer: Sequence[Any]) -> Submitted:
+        if answer[0] < 0:
+            raise OlderWorkers([text(worker) for worker in answer[1:]])
+        return Submitted(bool(answer[0]), State(text(answer[1])))
+
+    return Call("submit", arguments, read)
 
 
 def claim(
@@ -150,7 +160,7 @@ def claim(
         )  # fmt: skip
 
     arguments = [
-        worker_id, lane, token, "1" if oldest_first else "0", str(len(kinds)),
+        worker_id, lane, token, "1" if oldest_first else "0", str(SCHEMA_VERSION), str(len(kinds)),
         *(kind.value for kind in kinds), *queues,
     ]  # fmt: skip
     return Call("claim", arguments, read)
@@ -171,6 +181,11 @@ def _requeued(answer: Any) -> Requeued:
 def begin(task_id: str, token: str, outcome_ttl_s: int) -> Call[Verdict]:
     """Ask whether a claimed message may begin; nothing of the user's runs before it says ok."""
     return Call("begin", [task_id, token, str(outcome_ttl_s)], _verdict)
+
+
+def tell(task_id: str, token: str) -> Call[Verdict]:
+    """Ring the run's bell for a step that wrote an output and goes on."""
+    return Call("tell", [task_id, token], _verdict)
 
 
 def finish(

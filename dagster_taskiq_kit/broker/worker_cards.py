@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
-from ..version import __version__
+from ..version import SCHEMA_VERSION, __version__
 from .connection import SyncConnection
 from .scripts import Call, text
 
@@ -38,6 +38,7 @@ class WorkerCard:
         busy_run_slots: Run slots in use.
         executing: Task ids it executes.
         version: Release of the kit.
+        schema: Newest schema of messages that it reads.
     """
 
     worker_id: str
@@ -53,6 +54,7 @@ class WorkerCard:
     busy_run_slots: int = 0
     executing: Sequence[str] = field(default_factory=list)
     version: str = __version__
+    schema: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""

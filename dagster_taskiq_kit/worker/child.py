@@ -160,6 +160,8 @@ def _execute_step(
     for event in seam.step_events(instance, run, message, job, prepared.find):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
+            if message.tell_outputs:
+                wire.send(op="output")
         elif event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
             wire.send(op="stderr", path=seam.stderr_file(instance, run.run_id, event))
         end = _STEP_ENDS.get(event.event_type, end)

@@ -5,6 +5,7 @@ is repeated until the broker answers. The child's own report decides; without on
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -135,6 +136,10 @@ class Deliveries:
                 held.server.answer(held.execution.key, go=verdict == "ok")
             elif packet["op"] == "runs":
                 held.resumable = packet["resumable"]
+            elif packet["op"] == "output":
+                # Not heard, it costs the orchestrator one slow poll.
+                with contextlib.suppress(BrokerUnavailable):
+                    await self._connection.run(records.tell(delivery.task_id, delivery.token))
             elif packet["op"] == "stderr":
                 held.stderr_file = packet["path"]
             elif packet["op"] == "expired":

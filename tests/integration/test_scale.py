@@ -7,6 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.messages import decode, step_task_id
+from dagster_taskiq_kit.states import Kind
+
 CODE = Path(__file__).parent / "code" / "scale_jobs.py"
 
 #: Records that an orchestrator may read for each event of its run. One is for the reading itself;
@@ -47,6 +51,17 @@ def assert_read_in_proportion(site, run_id, orchestrator):
     assert events * 0.9 < read <= events * READS_PER_EVENT
 
 
+def assert_messages_do_not_grow_with_the_fan(site, run_id):
+    """What a mapped step is told of the fan is its own branch, not all of them."""
+    broker = site.fleet.broker
+    for number in range(80, 90):
+        task_id = step_task_id(run_id, f"passes[{number}]", 1)
+        payload = broker.client.hget(broker.keys.name("record", task_id), "payload")
+        message = decode(task_id, Kind.STEP, payload)
+        state = seam.deserialize_value(message.known_state, seam.KnownExecutionState)
+        assert state.dynamic_mappings == {"fan_out": {"result": [str(number)]}}
+
+
 @pytest.mark.timeout(400)
 def test_a_diamond_is_done_and_its_log_is_read_in_proportion_to_its_events(site):
     site.start_worker(slots=4, run_slots=1)
@@ -63,6 +78,7 @@ def test_a_resumed_orchestrator_replays_more_than_a_thousand_events_and_goes_on(
     site.start_worker(slots=4, run_slots=0)
     run_id = site.launch("diamond_90")
     site.wait_for(lambda: len(events_of(site, run_id)) > 1_020, "1,020 events", run_id)
+    assert_messages_do_not_grow_with_the_fan(site, run_id)
     assert site.fleet.stop_worker(first) == 0
     site.start_worker(slots=0, run_slots=1)
     site.open_gate("gate")

@@ -1,15 +1,18 @@
 -- Takes one message for one free slot: queued -> claimed, with an owner token.
--- ARGV: worker_id, lane, token, oldest_first ('1' or '0'), count of kinds, kinds..., queues...
+-- ARGV: worker_id, lane, token, oldest_first ('1' or '0'), newest schema it reads, count of kinds,
+--   kinds..., queues...
 -- Returns: {1, task_id, kind, queue, run_id, payload, deliveries, waited_ms, handed_over, band}, or when nothing waits
 --   {0, door key, last id, door key, last id, ...}: block on those with XREAD, and no wake-up is lost.
 -- Atomic because choosing the head and taking it must be one act; the answer is kept under the lane,
 -- so that the same token asked again after a lost reply gets the same message.
 -- Order: highest band over all queues; within a band the head that waited longest; with oldest_first
--- the longest-waiting head of all, so that no band starves.
-local worker, lane, token, oldest_first, kind_count = unpack(ARGV)
+-- the longest-waiting head of all, so that no band starves. In a namespace of a newer schema nothing
+-- waits for this worker.
+local worker, lane, token, oldest_first, schema, kind_count = unpack(ARGV)
 local kinds, queues = {}, {}
-for i = 6, 5 + kind_count do kinds[#kinds + 1] = ARGV[i] end
-for i = 6 + kind_count, #ARGV do queues[#queues + 1] = ARGV[i] end
+for i = 7, 6 + kind_count do kinds[#kinds + 1] = ARGV[i] end
+for i = 7 + kind_count, #ARGV do queues[#queues + 1] = ARGV[i] end
+local readable = tonumber(redis.call('GET', key.schema()) or 0) <= tonumber(schema)
 
 local function answer(id)
   local r = read(id)
@@ -39,7 +42,7 @@ local function consider(queue, kind, band)
   end
 end
 
-for band = TOP_BAND, 0, -1 do
+for band = readable and TOP_BAND or -1, 0, -1 do
   for _, queue in ipairs(queues) do
     for _, kind in ipairs(kinds) do consider(queue, kind, band) end
   end

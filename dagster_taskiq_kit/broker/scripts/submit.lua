@@ -1,15 +1,27 @@
 -- Creates the record of a message and queues its id, if there is no record of that id yet.
 -- ARGV: task_id, kind, queue, band, run_id ('' for a user's task), payload, outcome_ttl_s,
---   id of the lost message that this one takes the place of, or ''
--- Returns: {1, state} when created, {0, state} when the record already stood there.
+--   id of the lost message that this one takes the place of, or '', schema of the message
+-- Returns: {1, state} when created, {0, state} when the record already stood there, or
+--   {-1, worker id, ...}: live workers that cannot read this schema, which is not written yet.
 -- Atomic because a record without a stream entry would never run, and an entry without a record
 -- would be claimed as nothing. A submit for a cancelled run makes a record that is cancelled at once,
--- so that the orchestrator hears of it like of any other end.
-local id, kind, queue, band, run_id, payload, ttl_s, superseded_id = unpack(ARGV)
+-- so that the orchestrator hears of it like of any other end. A newer schema is begun only when no
+-- worker lives that could claim what it cannot read; from then on none of those claims anything.
+local id, kind, queue, band, run_id, payload, ttl_s, superseded_id, schema = unpack(ARGV)
+schema = tonumber(schema)
 local known = redis.call('HGET', key.record(id), 'state')
 if known then return {0, known} end
 
 local at = now_ms()
+if tonumber(redis.call('GET', key.schema()) or 0) < schema then
+  local older = {-1}
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', key.workers(), int(at), '+inf')) do
+    local card = redis.call('HGET', key.worker(worker), 'card')
+    if card and (cjson.decode(card).schema or 1) < schema then older[#older + 1] = worker end
+  end
+  if #older > 1 then return older end
+  redis.call('SET', key.schema(), schema)
+end
 redis.call('SET', key.born(), int(at), 'NX')
 local superseded = superseded_id ~= '' and read(superseded_id)
 if superseded and superseded.state == 'lost' then
