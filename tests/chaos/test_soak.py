@@ -3,30 +3,59 @@
 ``SOAK_S`` says for how many seconds; ``SOAK_SEED`` repeats the same faults.
 """
 
+import contextlib
 import os
 import random
+import shutil
 import signal
+import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import dagster as dg
 import psutil
+import pytest
+
+import dagster_taskiq_kit
+from dagster_taskiq_kit.broker import readings
+from dagster_taskiq_kit.broker.connection import SyncConnection
+from dagster_taskiq_kit.broker.keys import KEYS
+from dagster_taskiq_kit.errors import BrokerError
+from dagster_taskiq_kit.states import State
+from dagster_taskiq_kit.testing.fleet import FleetError
 
 from .conftest import Chaos
 from .own_broker import OwnBroker
 
 STATUS = dg.DagsterRunStatus
-SOAK_S = float(os.environ.get("SOAK_S", "60"))
+SOAK_S = float(os.environ.get("SOAK_S", "90"))
+#: How often each class of faults must have hit a busy target.
+HITS = max(5, int(SOAK_S / 30))
 SEED = int(os.environ.get("SOAK_SEED", time.time_ns() % 1_000_000))
-FAULTS = ("kill", "freeze", "drain", "restart broker", "cancel")
+STEPS_OF_ENDURING = 4
+FREEZE_CLAIM = "freeze between claim and start"
+FAULTS = ("kill", "freeze", FREEZE_CLAIM, "drain", "restart broker", "cancel")
+PACKAGE = Path(dagster_taskiq_kit.__file__).parent
+#: What keeps a worker from touching what was given to another.
+OWNER_CHECK = "or record.owner ~= token"
 
 
 class Soak:
     """Workers, runs, and faults upon them."""
 
-    def __init__(self, chaos: Chaos, broker: OwnBroker) -> None:
+    def __init__(
+        self,
+        chaos: Chaos,
+        broker: OwnBroker,
+        faults: tuple[str, ...] = FAULTS,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.chaos = chaos
         self.broker = broker
+        self.faults = faults
+        self.environment = environment or {}
+        self.thawing: list[threading.Thread] = []
         self.random = random.Random(SEED)
         self.workers: dict[int, object] = {}
         self.frozen: dict[int, float] = {}
@@ -41,7 +70,7 @@ class Soak:
             key = (entry.run, entry.step, entry.attempt)
             if entry.what == "start" and psutil.pid_exists(entry.pid):
                 at_work[key] = (entry.worker, entry.run)
-            else:
+            elif entry.what == "end":
                 at_work.pop(key, None)
         found: dict[int, set[str]] = {}
         for worker, run in at_work.values():
@@ -51,7 +80,9 @@ class Soak:
     def keep_workers(self, count: int) -> None:
         self.workers = {pid: w for pid, w in self.workers.items() if w.poll() is None}
         while len(self.workers) < count:
-            worker = self.chaos.start_worker(slots=2, run_slots=2, wait=False)
+            worker = self.chaos.start_worker(
+                slots=2, run_slots=2, wait=False, environment=self.environment
+            )
             self.workers[worker.pid] = worker
 
     def keep_runs(self, count: int) -> None:
@@ -62,15 +93,58 @@ class Soak:
 
     def thaw(self, *, every: bool = False) -> None:
         for pid, until_s in list(self.frozen.items()):
-            if every or time.monotonic() > until_s:
+            if time.monotonic() > until_s or (every and until_s != float("inf")):
                 del self.frozen[pid]
                 if pid in self.workers and self.workers[pid].poll() is None:
                     self.workers[pid].send_signal(signal.SIGCONT)
 
+    def thaw_beside_the_next(self, task_id: str, worker) -> None:
+        """Thaw a worker in the moment in which another executes what it had claimed."""
+        broker = SyncConnection(self.chaos.fleet.settings)
+        until_s = time.monotonic() + 4 * broker.settings.lease_s
+        while time.monotonic() < until_s:
+            with contextlib.suppress(BrokerError):
+                record = readings.fetch(broker, task_id)
+                if record is None or record.state not in (State.QUEUED, State.CLAIMED):
+                    break
+            time.sleep(0.01)
+        broker.close()
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGCONT)
+        self.frozen.pop(worker.pid, None)
+
+    def freeze_a_claim(self) -> bool:
+        """Stop a worker that has claimed a step which has not begun; returns whether it worked."""
+        broker = self.chaos.fleet.broker
+        key, until_s = broker.keys.name("claimed", "default"), time.monotonic() + 2
+        by_name = {w.card.worker_id: w.card.pid for w in self.chaos.fleet.snapshot().workers}
+        while time.monotonic() < until_s:
+            for task in broker.client.zrange(key, 0, -1):
+                task_id = task.decode()
+                owner = broker.client.hget(broker.keys.name("record", task_id), "worker") or b""
+                worker = self.workers.get(by_name.get(owner.decode(), 0))
+                if worker is None or worker.pid in self.frozen or task_id.startswith("run:"):
+                    continue
+                worker.send_signal(signal.SIGSTOP)
+                record = readings.fetch(broker, task_id)
+                if record is not None and record.state is State.CLAIMED:
+                    self.frozen[worker.pid] = float("inf")
+                    thawing = threading.Thread(
+                        target=self.thaw_beside_the_next, args=(task_id, worker)
+                    )
+                    thawing.start()
+                    self.thawing.append(thawing)
+                    return True
+                worker.send_signal(signal.SIGCONT)
+        return False
+
     def fault(self) -> None:
         """Do one fault to a busy target; the class that was hit least comes first."""
-        least = min(self.hits[name] for name in FAULTS)
-        name = self.random.choice([name for name in FAULTS if self.hits[name] == least])
+        least = min(self.hits[name] for name in self.faults)
+        name = self.random.choice([name for name in self.faults if self.hits[name] == least])
+        if name == FREEZE_CLAIM:
+            self.hits[name] += self.freeze_a_claim()
+            return
         busy = {p: runs for p, runs in self.busy().items() if p in self.workers}
         targets = sorted(pid for pid in busy if pid not in self.frozen)
         if not targets:
@@ -99,22 +173,49 @@ def test_random_faults_leave_every_run_ended_and_nothing_behind(make_chaos, brok
     print(f"SOAK_SEED={SEED}")
     with make_chaos(url=broker.url, settings={"drain_timeout_s": 2}) as chaos:
         soak = Soak(chaos, broker)
-        until_s = time.monotonic() + SOAK_S
-        soak.keep_workers(3)
-        while time.monotonic() < until_s or min(soak.hits[name] for name in FAULTS) < 2:
-            assert time.monotonic() < until_s + 60, f"faults missed: {soak.hits}"
-            soak.keep_workers(3)
-            soak.keep_runs(3)
-            soak.thaw()
-            soak.fault()
-            chaos.monitor()  # errors while the broker is away are its right
-            time.sleep(soak.random.uniform(0.2, 1.5))
-        soak.thaw(every=True)
-        soak.keep_workers(3)
+        rage(soak, SOAK_S, HITS)
         finish(soak)
 
 
-def finish(soak: Soak) -> None:
+def test_without_the_owner_check_the_soak_fails(
+    make_chaos, broker: OwnBroker, tmp_path, monkeypatch
+):
+    copy = tmp_path / "mutated" / PACKAGE.name
+    shutil.copytree(PACKAGE, copy)
+    checks = 0
+    for file in (copy / "broker" / "scripts").glob("*.lua"):
+        checks += file.read_text().count(OWNER_CHECK)
+        file.write_text(file.read_text().replace(OWNER_CHECK, ""))
+    assert checks >= 4
+    monkeypatch.chdir(tmp_path)  # the repository would come before the copy
+    with make_chaos(url=broker.url) as chaos:
+        soak = Soak(chaos, broker, (FREEZE_CLAIM,), {"PYTHONPATH": str(copy.parent)})
+        with pytest.raises((AssertionError, FleetError)):
+            rage(soak, 10, hits=4)
+            finish(soak, within_s=30)
+
+
+def rage(soak: Soak, seconds: float, hits: int) -> None:
+    """Do faults for a while, and until each class hit often enough."""
+    soak.chaos.fleet.instance.event_log_storage.set_concurrency_slots("shared", 3)
+    until_s = time.monotonic() + seconds
+    soak.keep_workers(3)
+    while time.monotonic() < until_s or min(soak.hits[name] for name in soak.faults) < hits:
+        if time.monotonic() > until_s + 90:
+            pytest.fail(f"faults missed: {soak.hits}")
+        soak.keep_workers(3)
+        soak.keep_runs(3)
+        soak.thaw()
+        soak.fault()
+        soak.chaos.monitor()  # errors while the broker is away are its right
+        time.sleep(soak.random.uniform(0.2, 1.5))
+    soak.thaw(every=True)
+    for thawing in soak.thawing:
+        thawing.join()
+    soak.keep_workers(3)
+
+
+def finish(soak: Soak, within_s: float = 120) -> None:
     """Without faults everything comes to its end."""
     chaos, instance = soak.chaos, soak.chaos.fleet.instance
 
@@ -122,32 +223,66 @@ def finish(soak: Soak) -> None:
         chaos.monitor()
         return all(instance.get_run_by_id(run).is_finished for run in soak.runs)
 
-    why = lambda: f"SOAK_SEED={SEED} {soak.hits}\n{chaos.explain()[-20_000:]}"  # noqa: E731
-    chaos.fleet.wait_for(over, "every run to end", why, within_s=120)
+    def explain() -> str:
+        return f"SOAK_SEED={SEED} {soak.hits}\n{chaos.explain()[-20_000:]}"
+
+    chaos.fleet.wait_for(over, "every run to end", explain, within_s)
     for run in soak.runs:
         allowed = {STATUS.SUCCESS} | ({STATUS.CANCELED} if run in soak.cancelled else set())
         assert instance.get_run_by_id(run).status in allowed, "\n".join(chaos.fleet.said(run))
+        if run not in soak.cancelled:
+            assert len(ended_well(chaos, run)) == STEPS_OF_ENDURING, explain()
     assert_no_two_at_once(chaos)
-    keys, client = chaos.fleet.broker.keys, chaos.fleet.broker.client
+    chaos.fleet.wait_for(lambda: not left_over(chaos), "nothing to be left", explain)
+    for worker in soak.workers.values():
+        chaos.fleet.stop_worker(worker)
+    assert not [pid for pid in {entry.pid for entry in chaos.ledger()} if is_a_child(pid)]
 
-    def nothing_is_left() -> bool:
-        snapshot = chaos.fleet.snapshot()
-        busy = [q for q in snapshot.queues if q.backlog or q.claimed or q.running]
-        return not (busy or client.scard(keys.name("open_runs")))
 
-    chaos.fleet.wait_for(nothing_is_left, "nothing to be left", why)
+def ended_well(chaos: Chaos, run: str) -> set[str]:
+    return {entry.step for entry in chaos.ledger() if (entry.run, entry.what) == (run, "end")}
+
+
+def left_over(chaos: Chaos) -> list[str]:
+    """What is still held, queued, claimed or kept for ever, and pool slots that nobody gave back."""
+    broker = chaos.fleet.broker
+    snapshot = chaos.fleet.snapshot()
+    found = [f"queue {q.name}" for q in snapshot.queues if q.backlog or q.claimed or q.running]
+    found += [f"held by {w.card.name}" for w in snapshot.workers if w.held]
+    for name in broker.client.scan_iter(match=f"{broker.keys.prefix}:*"):
+        family = name.decode().split(":")[1]
+        for_ever = KEYS[family].expiry == "never"
+        if not for_ever and broker.client.ttl(name) == -1:
+            found.append(f"key {name} has no time to live")
+    if broker.client.scard(broker.keys.name("open_runs")):
+        found.append("open runs")
+    pool = chaos.fleet.instance.event_log_storage.get_concurrency_info("shared")
+    return found + [f"pool slot of {slot}" for slot in (*pool.claimed_slots, *pool.pending_steps)]
+
+
+def is_a_child(pid: int) -> bool:
+    try:
+        return "dagster_taskiq_kit" in " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 def assert_no_two_at_once(chaos: Chaos) -> None:
-    """No body of a step began while another of the same step was at work, and none began after
-    one had ended well."""
-    ended: set[tuple[str, str]] = set()
-    at_work: dict[tuple[str, str], int] = {}
+    """One body an attempt, none with a sign of life after the next had begun, and no second attempt
+    but of a step whose first the log has closed."""
+    instance, newest, attempts = chaos.fleet.instance, {}, set()
     for entry in sorted(chaos.ledger(), key=lambda entry: entry.at):
         step = (entry.run, entry.step)
-        if entry.what == "end":
-            ended.add(step)
-            at_work.pop(step, None)
-            continue
-        assert step not in ended, f"{entry} began after it had ended well (SOAK_SEED={SEED})"
-        at_work[step] = entry.pid
+        if entry.what == "start":
+            attempt = (*step, entry.attempt)
+            assert attempt not in attempts, f"{entry}: an attempt twice (SOAK_SEED={SEED})"
+            attempts.add(attempt)
+            newest[step] = entry.pid
+        assert newest[step] == entry.pid, f"{entry}: two at once (SOAK_SEED={SEED})"
+    for run in {run for run, _, _ in attempts}:
+        events = [e.dagster_event for e in instance.all_logs(run) if e.dagster_event]
+        said = Counter((event.step_key, event.event_type) for event in events)
+        for step, attempt in {(step, number) for other, step, number in attempts if other == run}:
+            closed = said[step, dg.DagsterEventType.STEP_UP_FOR_RETRY]
+            assert attempt <= closed + 1, f"{run} {step}: attempt {attempt} (SOAK_SEED={SEED})"
+            assert said[step, dg.DagsterEventType.STEP_SUCCESS] <= 1

@@ -62,5 +62,5 @@ def test_a_message_is_an_ordinary_taskiq_message_without_secrets():
     body = TaskiqMessage.model_validate_json(encode(StepMessage("r", "s", 1, CODE, "m", "{}")))
     assert body.task_name == "dagster_taskiq_kit:step"
     assert set(body.args[0]) == {
-        "run_id", "step_key", "attempt", "code", "retry_mode", "known_state", "timeout_s",
+        "run_id", "step_key", "attempt", "code", "retry_mode", "known_state", "timeout_s", "tell_outputs",
     }  # fmt: skip

@@ -6,8 +6,8 @@ from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, State
 
 SCRIPTS = (
     "begin", "cancel", "claim", "exhume", "finish", "guard", "renew", "requeue", "rescue", "restate",
-    "retire", "revive", "snapshot", "submit", "turn",
-)  # fmt: skip  # fmt: skip
+    "retire", "revive", "snapshot", "submit", "tell", "turn",
+)  # fmt: skip
 
 
 def test_every_state_has_its_transitions_and_terminal_ones_have_none():

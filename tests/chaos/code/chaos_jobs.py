@@ -235,8 +235,20 @@ def pooled():
 
 @dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
 def takes_a_moment(context) -> None:
+    live_visibly(context)
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), pool="shared")
+def takes_a_moment_in_a_pool(context) -> None:
+    live_visibly(context)
+
+
+def live_visibly(context) -> None:
+    """Write a line all the time, so that two at once show in the ledger, however they end."""
     write(context, "start")
-    time.sleep(0.7)
+    for _ in range(14):
+        time.sleep(0.05)
+        write(context, "beat")
     write(context, "end")
 
 
@@ -245,7 +257,7 @@ def enduring():
     """Four steps in two rows."""
     first_row = [takes_a_moment.alias(f"left_{n}")() for n in range(2)]
     for n in range(2):
-        takes_a_moment.alias(f"right_{n}")(first_row)
+        takes_a_moment_in_a_pool.alias(f"right_{n}")(first_row)
 
 
 def unit(number: int):
