@@ -72,8 +72,9 @@ def start(
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
         from ..broker.worker_cards import default_worker_name
-        from ..instance_pool import instance_id
+        from ..instance_pool import close_connections, instance_id
         from ..launcher import TaskiqRunLauncher
+        from ..worker.forked_server import fork_servers
         from ..worker.service import Worker, WorkerOptions
 
         options = WorkerOptions(
@@ -92,10 +93,13 @@ def start(
         connection = SyncConnection(settings)
         check_broker(connection, instance_id(instance))
         connection.close()
+        # All is checked; now, before anything acts in this process.
+        close_connections(instance)
+        forked = fork_servers(options.locations)
 
         async def work() -> None:
             launches = isinstance(instance.run_launcher, TaskiqRunLauncher)
-            await Worker(settings, options, instance, launches=launches).run()
+            await Worker(settings, options, instance, launches=launches, forked=forked).run()
 
         asyncio.run(work())
 

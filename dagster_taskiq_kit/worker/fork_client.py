@@ -18,6 +18,7 @@ from typing import Any
 from ..dagster_seam import CodeLocation
 from ..errors import CodeLoadFailed
 from ..messages import CodeName, Message, kind_of
+from .forked_server import ForkedServer
 from .place import Place
 from .process import signal_group
 from .wire import Packet, pack
@@ -61,10 +62,12 @@ class ForkServerClient:
 
     Args:
         location: The code location it serves.
+        forked: Its first process, when that was forked from this one.
     """
 
-    def __init__(self, location: CodeLocation) -> None:
+    def __init__(self, location: CodeLocation, forked: ForkedServer | None = None) -> None:
         self.location = location
+        self._forked = forked
         self.mode = "starting"
         self.pointers: Sequence[str] = ()
         self._executions: dict[str, Execution] = {}
@@ -73,7 +76,7 @@ class ForkServerClient:
         self._stopping = False
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | ForkedServer | None = None
         self._listener: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -86,14 +89,7 @@ class ForkServerClient:
         self._listener = asyncio.create_task(self._listen(reader))
 
     async def _launch(self) -> asyncio.StreamReader:
-        ours, theirs = socket.socketpair()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dagster_taskiq_kit.worker.forkserver",
-            "server", str(theirs.fileno()), json.dumps(asdict(self.location)),
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )  # fmt: skip
-        theirs.close()
+        ours = await self._take_forked() or await self._start_fresh()
         reader, self._writer = await asyncio.open_unix_connection(
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
@@ -102,6 +98,7 @@ class ForkServerClient:
             json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
         )
         if packet["op"] == "failed":
+            assert self._process is not None
             await self._process.wait()
             raise CodeLoadFailed(self.location.name, packet["traceback"])
         self.mode, self.pointers = packet["mode"], packet["pointers"]
@@ -118,6 +115,28 @@ class ForkServerClient:
             self._send(op="deadline", boot_time_s=self._deadline_s)
         self._ready.set()
         return reader
+
+    async def _take_forked(self) -> socket.socket | None:
+        """Return the wire to the process that was forked; the first time only."""
+        if self._forked is None:
+            return None
+        if self._process is self._forked:  # it died
+            await self._forked.wait()
+            self._forked = None
+            return None
+        self._process = self._forked
+        return self._forked.wire
+
+    async def _start_fresh(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dagster_taskiq_kit.worker.forkserver",
+            "server", str(theirs.fileno()), json.dumps(asdict(self.location)),
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+        return ours
 
     async def is_ready(self, within_s: float) -> bool:
         """Wait until it can take deliveries, which it cannot while it is started again."""

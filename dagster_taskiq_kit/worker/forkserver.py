@@ -26,12 +26,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..boot_time import boot_time_s
 from ..errors import CodeLoadFailed
-from .process import become_child, die_with_parent, signal_group
+from .process import become_child, die_with_parent, signal_group, threads
 from .wire import Wire
 
 _SPARE_IDLE_S = 300.0
@@ -332,11 +331,8 @@ def _load(location: str) -> tuple[Any, Any, Any]:
     return code, prepared, instance
 
 
-def _threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 2
-
-
-def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
+def main_server(worker: Wire, location: str, *, cold: bool) -> None:
+    """Be a fork server; returns when its worker is gone or the code did not load."""
     executable = json.loads(location)["executable"] or sys.executable
     cold = cold or os.path.realpath(executable) != os.path.realpath(sys.executable)
     if cold:
@@ -354,7 +350,7 @@ def _main_server(worker: Wire, location: str, *, cold: bool) -> None:
         except Exception as error:  # noqa: BLE001  (the worker says it)
             worker.send(op="failed", location=json.loads(location)["name"], traceback=str(error))
             return
-        if _threads() > 1:
+        if threads() > 1:
             # The code left a thread running: a fork of this process would not be safe.
             os.set_inheritable(worker.fileno(), True)
             os.execv(  # noqa: S606
@@ -390,7 +386,7 @@ def main() -> None:
     if role == "child":
         _main_child(Wire(end), location)
     else:
-        _main_server(Wire(end), location, cold=role == "cold")
+        main_server(Wire(end), location, cold=role == "cold")
 
 
 if __name__ == "__main__":

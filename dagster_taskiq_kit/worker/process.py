@@ -15,14 +15,17 @@ import signal
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 
 
 def become_child() -> None:
     """Turn a fresh process into a child."""
     with contextlib.suppress(PermissionError):  # a cold child leads its session already
         os.setsid()
+    show_as("child")
     die_with_parent()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -45,6 +48,21 @@ def die_with_parent() -> None:
     """On Linux, have the kernel kill this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def show_as(name: str) -> None:
+    """On Linux, give this process a name for ``ps -o comm``; a fork has its parent's.
+
+    Args:
+        name: At most 15 bytes.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+
+
+def threads() -> int:
+    """Return how many threads this process has; where it is not known, more than one."""
+    return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 2
 
 
 def leave() -> None:

@@ -34,6 +34,7 @@ from ..settings import TaskiqSettings
 from ..states import Kind
 from .execution import Deliveries
 from .fork_client import ForkServerClient
+from .forked_server import ForkedServer
 from .lanes import LaneReceiver
 from .memory import used_mib
 from .witness import Witness
@@ -108,6 +109,8 @@ class Worker:
         options: What the operator chose.
         instance: The Dagster instance whose runs it executes.
         launches: Whether that instance launches its runs through ``TaskiqRunLauncher``.
+        forked: Fork servers that were forked from this process, one a location; None for a fresh
+            process.
     """
 
     def __init__(
@@ -117,13 +120,17 @@ class Worker:
         instance: dg.DagsterInstance,
         *,
         launches: bool,
+        forked: Sequence[ForkedServer | None],
     ) -> None:
         self._launches = launches
         self._settings = settings
         self._options = options
         self._instance = instance
         self.worker_id = worker_cards.new_worker_id(options.name)
-        self._servers = [ForkServerClient(location) for location in options.locations]
+        self._servers = [
+            ForkServerClient(location, server)
+            for location, server in zip(options.locations, forked, strict=True)
+        ]
         self._finish = asyncio.Event()
         self._stop = asyncio.Event()
         self._state = "alive"

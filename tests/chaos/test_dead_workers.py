@@ -88,7 +88,7 @@ def fork_servers_left(chaos: Chaos):
     mine = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        if "worker.forkserver" in command and process.info["status"] == psutil.STATUS_STOPPED:
+        if "dagster_taskiq_kit" in command and process.info["status"] == psutil.STATUS_STOPPED:
             environment = process.environ()
             if environment.get("DAGSTER_HOME") == str(chaos.fleet.home):
                 mine.append(process)

@@ -154,9 +154,7 @@ def test_a_launch_without_a_broker_is_told_in_its_log_and_the_next_one_works(
     port = free_port()
     with open_site(fleet_at(f"redis://127.0.0.1:{port}/0"), CODE) as site:
         said = site.fleet.said(site.launch("fine"))
-        assert any(
-            "Is the server running" in line and "when the broker is back" in line for line in said
-        )
+        assert any("Is the server running" in line and "when that is over" in line for line in said)
         with ProcessGroup() as group:
             start_embedded(group, tmp_path / "server", port)
             assert site.fleet.stop_worker(assert_works(site)) == 0
