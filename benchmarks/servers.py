@@ -97,15 +97,15 @@ def start_postgres(group: ProcessGroup, directory: Path) -> Postgres:
     programs, user = postgres_programs(), _user()
     directory.mkdir()
     password = secrets.token_hex(16)
-    password_file, log_file = directory / "password", directory / "server.log"
+    password_file = directory / "password"
     password_file.write_text(password)
     if user is not None:
         os.chown(directory, user.pw_uid, user.pw_gid)
         os.chown(password_file, user.pw_uid, user.pw_gid)
-    data = directory / "data"
     initdb = [
-        str(programs / "initdb"), "-D", str(data), "-U", "bench", "--auth=scram-sha-256",
-        f"--pwfile={password_file}", "--encoding=UTF8", "--no-locale", "--no-sync",
+        str(programs / "initdb"), "-D", str(directory / "data"), "-U", "bench",
+        "--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8", "--no-locale",
+        "--no-sync",
     ]  # fmt: skip
     done = subprocess.run(
         _command(initdb, user), capture_output=True, text=True, check=False, cwd=directory
@@ -113,13 +113,28 @@ def start_postgres(group: ProcessGroup, directory: Path) -> Postgres:
     if done.returncode != 0:
         raise SystemExit(f"initdb failed: {done.stderr or done.stdout}")
     port = free_port()
+    return serve_postgres(group, directory, f"postgresql://bench:{password}@127.0.0.1:{port}")
+
+
+def serve_postgres(group: ProcessGroup, directory: Path, address: str) -> Postgres:
+    """Start the server of a directory that has its data, again or for the first time.
+
+    Args:
+        group: What it ends with.
+        directory: Where it keeps its data.
+        address: Its url up to the database name.
+
+    Raises:
+        SystemExit: It does not start; says what its log says.
+    """
+    log_file = directory / "server.log"
     server = [
-        str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port),
-        "-c", "unix_socket_directories=",
+        str(postgres_programs() / "postgres"), "-D", str(directory / "data"), "-h", "127.0.0.1",
+        "-p", address.rpartition(":")[2], "-c", "unix_socket_directories=",
     ]  # fmt: skip
-    with log_file.open("wb") as log:
-        program = group.start(_command(server, user), output=log)
-    postgres = Postgres(program.pid, f"postgresql://bench:{password}@127.0.0.1:{port}")
+    with log_file.open("ab") as log:
+        program = group.start(_command(server, _user()), output=log)
+    postgres = Postgres(program.pid, address)
 
     def answers() -> bool:
         try:

@@ -311,3 +311,18 @@ def revive(task_id: str, reason: str, outcome_ttl_s: int) -> Call[State | None]:
 def take_turn(duty: str, worker_id: str, round_s: float) -> Call[bool]:
     """Ask to be the one worker that does a duty in this round."""
     return Call("turn", [duty, worker_id, str(int(round_s * 1000))], bool)
+
+
+def prune(worker_id: str, round_s: float, keep_s: float) -> Call[Sequence[str]]:
+    """Forget queues that are empty, that no worker serves and that were not used for long.
+
+    Args:
+        worker_id: Who asks; one worker a round does it.
+        round_s: How long a round lasts.
+        keep_s: How long a queue is remembered after its last message.
+
+    Returns:
+        A call that answers with the queues that are forgotten.
+    """
+    arguments = [worker_id, str(int(round_s * 1000)), str(int(keep_s * 1000))]
+    return Call("prune", arguments, lambda answer: [text(queue) for queue in answer])

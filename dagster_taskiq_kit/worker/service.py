@@ -25,6 +25,8 @@ from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..dagster_seam import CodeLocation
 from ..duties.heartbeat import Heartbeat
+from ..duties.prune import EVERY_S as PRUNE_EVERY_S
+from ..duties.prune import Prune
 from ..duties.reconcile import EVERY_S as RECONCILE_EVERY_S
 from ..duties.reconcile import Reconcile
 from ..duties.rescue import Rescue
@@ -303,7 +305,11 @@ class Worker:
         async def reconcile_tick() -> None:
             await asyncio.to_thread(reconcile.tick)
 
-        return [Duty(rescue.tick, self._settings.renew_s), Duty(reconcile_tick, RECONCILE_EVERY_S)]
+        return [
+            Duty(rescue.tick, self._settings.renew_s),
+            Duty(reconcile_tick, RECONCILE_EVERY_S),
+            Duty(Prune(connection, self.worker_id).tick, PRUNE_EVERY_S),
+        ]
 
     async def _do(self, duty: Duty) -> None:
         while True:

@@ -323,3 +323,33 @@ def test_ten_messages_shared_by_a_busy_and_a_free_worker_go_to_the_free_one(clie
         client.finish(delivery)
     assert len(taken) == 9
     assert busy.task_id not in taken
+
+
+def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back(client):
+    for queue in ("idle", "waiting", "claimed", "served"):
+        client.submit(f"a-{queue}", queue=queue)
+        if queue != "waiting":
+            delivery = client.claim(queues=[queue])
+            if queue != "claimed":
+                assert (client.begin(delivery), client.finish(delivery)) == ("ok", "ok")
+    card = WorkerCard("w-1", "w", "h", 1, ["served"], 1, 0, ["code"])
+    client.connection.run(worker_cards.renew(card, 30, {}, "i", DAY_S))
+    # Used a moment ago, each is kept; and in a round only one worker does it.
+    assert client.connection.run(records.prune("w-1", 0.01, 60)) == []
+    client.next_millisecond()
+    time_over(client, "prune")
+    assert client.connection.run(records.prune("w-1", 60, 0)) == ["idle"]
+    assert client.connection.run(records.prune("w-2", 60, 0)) == []
+    names = {queue.name for queue in read_snapshot(client.connection).queues}
+    assert names == {"waiting", "claimed", "served"}
+    prefix = client.connection.keys.prefix
+    assert not client.connection.client.keys(f"{prefix}:*:idle*")
+    client.submit("again", queue="idle")
+    assert client.claim(queues=["idle"]).task_id == "again"
+
+
+def time_over(client, duty):
+    """Wait until the round of a duty is over."""
+    key = client.connection.keys.name("round", duty)
+    while client.connection.client.exists(key):
+        pass

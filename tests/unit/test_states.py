@@ -5,7 +5,7 @@ from dagster_taskiq_kit.broker.scripts import load_script
 from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, State
 
 SCRIPTS = (
-    "begin", "cancel", "claim", "exhume", "finish", "guard", "renew", "requeue", "rescue", "restate",
+    "begin", "cancel", "claim", "exhume", "finish", "guard", "prune", "renew", "requeue", "rescue", "restate",
     "retire", "revive", "snapshot", "submit", "tell", "turn",
 )  # fmt: skip
 

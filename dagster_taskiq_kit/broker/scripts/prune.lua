@@ -1,0 +1,37 @@
+-- Forgets queues that nobody has used for long: a misspelt name would be read and shown for ever.
+-- ARGV: worker_id, round_ms, keep_ms
+-- Returns: a list of the queues that are forgotten; empty also when another worker prunes this round.
+-- Atomic because a message queued in the middle would stand in a queue that no list names.
+local worker, round_ms, keep_ms = unpack(ARGV)
+if not redis.call('SET', key.round('prune'), worker, 'PX', round_ms, 'NX') then return {} end
+local KINDS = {'run', 'step', 'task'}
+local at, served, forgotten = now_ms(), {}, {}
+for _, each in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do
+  local card = redis.call('HGET', key.worker(each), 'card')
+  for _, queue in ipairs(card and cjson.decode(card).queues or {}) do served[queue] = true end
+end
+
+local function is_used(queue)
+  if served[queue] then return true end
+  if redis.call('EXISTS', key.claimed(queue), key.running(queue)) > 0 then return true end
+  for _, kind in ipairs(KINDS) do
+    local rung = redis.call('XREVRANGE', key.door(queue, kind), '+', '-', 'COUNT', 1)[1]
+    if rung and at - tonumber(string.match(rung[1], '^%d+')) < tonumber(keep_ms) then return true end
+    for band = 0, TOP_BAND do
+      if redis.call('XLEN', key.stream(queue, kind, band)) > 0 then return true end
+    end
+  end
+  return false
+end
+
+for _, queue in ipairs(redis.call('SMEMBERS', key.queues())) do
+  if not is_used(queue) then
+    for _, kind in ipairs(KINDS) do
+      redis.call('DEL', key.door(queue, kind))
+      for band = 0, TOP_BAND do redis.call('DEL', key.stream(queue, kind, band)) end
+    end
+    redis.call('SREM', key.queues(), queue)
+    forgotten[#forgotten + 1] = queue
+  end
+end
+return forgotten
