@@ -25,6 +25,23 @@ for name in [name for name in os.environ if name.startswith(("DAGSTER_TASKIQ_", 
     del os.environ[name]
 
 
+#: Files that take minutes, which must not be begun last: each is the work of one process.
+_LONGEST_FIRST = (
+    "features/test_table.py", "test_soak.py", "test_two_releases.py", "test_scale.py",
+    "test_broker_faults.py", "test_bad_input.py", "test_dead_workers.py", "test_frozen_workers.py",
+    "test_dev_stack.py", "test_reconcile.py", "test_rolling_restart.py", "test_record_machine.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        ranks = [n for n, name in enumerate(_LONGEST_FIRST) if path.endswith(name)]
+        return ranks[0] if ranks else len(_LONGEST_FIRST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def broker_url(tmp_path_factory) -> Iterator[str]:
     """A Valkey with append-only persistence, for the whole session."""
