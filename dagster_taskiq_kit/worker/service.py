@@ -44,6 +44,7 @@ from .witness import Witness
 logger = logging.getLogger(__name__)
 
 _ORDERS_WAIT_MS = 2_000
+_CANCEL_AGAIN_S = 0.2
 _LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
 
 
@@ -193,9 +194,7 @@ class Worker:
             await self._drain(lanes)
         finally:
             stopping.cancel()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await _cancel(background)
             with contextlib.suppress(BrokerUnavailable):
                 await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
 
@@ -388,3 +387,12 @@ class Worker:
 
     def _say_outage(self, away: bool) -> None:
         logger.warning("The broker is %s.", "away; waiting for it" if away else "back")
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: before Python 3.12 ``wait_for`` may lose a cancellation."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
