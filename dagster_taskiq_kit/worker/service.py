@@ -390,7 +390,7 @@ class Worker:
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: before Python 3.12 ``wait_for`` may lose a cancellation."""
+    """Cancel tasks until they end: before Python 3.12 ``wait_for`` may lose a cancellation."""
     left = set(tasks)
     while left:
         for task in left:
