@@ -84,6 +84,8 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
         wire: To the fork server.
     """
     packet = wire.receive()
+    if packet is not None and packet["op"] == "connect":
+        packet = wire.receive()  # there is nothing to connect for
     if packet is None:
         os._exit(0)
     try:
