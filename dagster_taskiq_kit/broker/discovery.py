@@ -21,6 +21,7 @@ import redis.retry
 
 from ..broker_url import BrokerUrl
 from .keys import Keys
+from .scripts import text
 
 _MOVED_AWAY = (redis.exceptions.ReadOnlyError, redis.exceptions.MovedError)
 
@@ -79,12 +80,12 @@ class Discovery:
         if self.url.topology == "sentinel":
             if not answer:
                 raise LookupError(f"it does not know {self.url.service!r}")
-            return _text(answer[0]), int(answer[1])
+            return text(answer[0]), int(answer[1])
         slot = redis.crc.key_slot(Keys(self.namespace).prefix.encode())
         for first, last, primary, *_ in answer:
             if first <= slot <= last:
                 # An empty host means: the one you asked.
-                return _text(primary[0]) or seed[0], int(primary[1])
+                return text(primary[0] or b"") or seed[0], int(primary[1])
         raise LookupError(f"no node serves slot {slot}")
 
     def _nobody_knows(self, said: list[str]) -> redis.exceptions.ConnectionError:
@@ -123,10 +124,6 @@ def discovering_options(
     # For rediss:// redis-py would put its own class in the place of ours.
     plain = url.plain.replace("rediss:", "redis:", 1)
     return plain, options | {"connection_class": kind, "discovery": discovery}
-
-
-def _text(answer: Any) -> str:
-    return answer.decode() if isinstance(answer, bytes) else str(answer or "")
 
 
 class _Discovering:

@@ -120,7 +120,8 @@ class ForkServerClient:
         """Return the wire to the process that was forked; the first time only."""
         if self._forked is None:
             return None
-        if self._process is self._forked:  # it died
+        if self._process is self._forked:  # it died, or hung up
+            self._forked.kill()
             await self._forked.wait()
             self._forked = None
             return None

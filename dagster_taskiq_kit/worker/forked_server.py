@@ -4,8 +4,8 @@ Invariant: it inherits imported code from the worker and nothing that acts: no t
 signals or of logs, no connection, no descriptor but its own end of the wire.
 
 It has Dagster already, which to import again costs as much as all else that it does before it is
-ready (2 of 5 s of CPU between a worker's start and its first step). Where this cannot be had, a
-fork server is started as a fresh process, and so is each one that takes the place of a dead one.
+ready (2 of 5 s of CPU between a worker's start and its first step). A worker that has a thread by
+then starts fresh processes instead, as it does in the place of a fork server that died.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -61,23 +62,22 @@ class ForkedServer:
 
 
 def fork_servers(locations: Sequence[CodeLocation]) -> Sequence[ForkedServer | None]:
-    """Fork a server for each code location; None where it must be a fresh process.
+    """Fork a server for each code location; None each where they must be fresh processes.
 
     Args:
         locations: The code locations, in order.
     """
-    made: list[ForkedServer | None] = []
+    if threads() > 1:
+        return [None] * len(locations)
+    made: list[ForkedServer] = []
     for location in locations:
-        same = os.path.realpath(location.executable or sys.executable) == os.path.realpath(
-            sys.executable
-        )
-        forkable = same and sys.platform == "linux" and threads() == 1
-        made.append(_fork(location, made) if forkable else None)
+        made.append(_fork(location, made))
     return made
 
 
-def _fork(location: CodeLocation, others: Sequence[ForkedServer | None]) -> ForkedServer:
+def _fork(location: CodeLocation, others: Sequence[ForkedServer]) -> ForkedServer:
     ours, theirs = socket.socketpair()
+    sys.stdout.flush()  # else both would say it
     pid = os.fork()
     if pid:
         theirs.close()
@@ -85,7 +85,7 @@ def _fork(location: CodeLocation, others: Sequence[ForkedServer | None]) -> Fork
     try:
         os.setsid()
         show_as("fork server")
-        for wire in (ours, *(other.wire for other in others if other is not None)):
+        for wire in (ours, *(other.wire for other in others)):
             wire.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -93,5 +93,8 @@ def _fork(location: CodeLocation, others: Sequence[ForkedServer | None]) -> Fork
         logging.root.setLevel(logging.WARNING)
         die_with_parent()
         main_server(Wire(theirs), json.dumps(asdict(location)), cold=False)
+    except BaseException:  # noqa: BLE001  (the last word of this process)
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(0)

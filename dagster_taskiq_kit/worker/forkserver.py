@@ -358,6 +358,7 @@ def main_server(worker: Wire, location: str, *, cold: bool) -> None:
                 [sys.executable, "-m", __spec__.name, "cold", str(worker.fileno()), location],
             )
         die_with_parent()
+        sys.stdout.flush()  # what the code printed while it loaded is not each child's to say again
         gc.collect()
         gc.freeze()
         gc.disable()  # in the fork server only: a collection would copy every page it visits
