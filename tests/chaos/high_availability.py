@@ -26,6 +26,7 @@ class Servers:
         self._group = ProcessGroup()
         self._group.__enter__()
         self._programs: dict[int, subprocess.Popen] = {}
+        self.bus_ports: dict[int, int] = {}
 
     def start(self, *arguments: str, **options: str) -> int:
         """Start a server on a port of its own; returns the port."""
@@ -33,6 +34,8 @@ class Servers:
         folder = self._folder / str(port)
         folder.mkdir(parents=True)
         given = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), **options}
+        if "cluster-enabled" in options:  # else it is the port + 10,000, which may not exist
+            given["cluster-port"] = str(self.bus_ports.setdefault(port, free_port()))
         flags = [part for name, value in given.items() for part in (f"--{name}", *value.split())]
         command = [find_server(), *arguments, *flags, "--logfile", str(folder / "server.log")]
         self._programs[port] = self._group.start(command, output=subprocess.DEVNULL)
@@ -103,7 +106,8 @@ class ClusterOfTwo:
         for client, (low, high) in zip(clients[:2], halves, strict=True):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high)
         for port in ports[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port)
+            bus_port = self.servers.bus_ports[port]
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus_port)
         first = clients[0].execute_command("CLUSTER", "MYID")
         replicate = ("CLUSTER", "REPLICATE", first)
         assert until(lambda: clients[2].execute_command(*replicate)), "no replica"
