@@ -14,7 +14,6 @@ import dagster as dg
 from typing_extensions import Self
 
 from . import dagster_seam as seam
-from . import messages
 from .broker import readings, records, worker_cards
 from .broker.connection import SyncConnection
 from .broker.guards import check_broker
@@ -22,6 +21,7 @@ from .broker.readings import Record
 from .dagster_config import given_settings, settings_fields
 from .errors import BrokerError, BrokerUnavailable
 from .instance_pool import instance_id
+from .messages import run_task_id
 from .run_submission import RunSubmission
 from .settings import TaskiqSettings
 from .states import OWNED, State
@@ -177,10 +177,17 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             BrokerUnavailable: The broker is away: nothing is known. (Dagster would resume a run on
                 UNKNOWN.)
         """
-        record = self._latest_record(run.run_id)
+        resumes = self._resumes(run.run_id)
+        record = self._latest_record(run.run_id, resumes)
         status = seam.WorkerStatus
+        if resumes and (record is None or record.task_id != run_task_id(run.run_id, resumes)):
+            # Run monitoring decided it and the broker could not take it then. Were it dead, the
+            # next attempt would be spent on the same outage.
+            return seam.CheckRunHealthResult(
+                status.RUNNING, f"Resume {resumes} is to be queued by a worker's reconciler."
+            )
         if record is None:
-            age_s = self._namespace_age_s()
+            age_s = readings.namespace_age_s(self.broker, _HEALTH_GIVE_UP_S)
             if age_s < 2 * self.settings.lease_s:
                 return seam.CheckRunHealthResult(
                     status.RUNNING, f"No record yet; the namespace is {age_s:.0f} s old."
@@ -207,7 +214,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     ) -> str | None:
         """Return what the broker knows of a run's process, for Dagster's UI and logs."""
         try:
-            record = self._latest_record(run.run_id)
+            record = self._latest_record(run.run_id, self._resumes(run.run_id))
         except BrokerError as error:
             return str(error)
         if record is None:
@@ -226,13 +233,13 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
                     whereabouts += f", which was not heard for {seen.silent_s:.0f} s"
         return whereabouts + "."
 
-    def _latest_record(self, run_id: str) -> Record | None:
-        """Return the record of the newest run message of a run."""
+    def _latest_record(self, run_id: str, resumes: int) -> Record | None:
+        """Return the record of the newest run message of a run that was resumed so often."""
 
         def read() -> Record | None:
             latest = None
-            for resume_no in range(self._resumes(run_id) + 1):
-                task_id = messages.run_task_id(run_id, resume_no)
+            for resume_no in range(resumes + 1):
+                task_id = run_task_id(run_id, resume_no)
                 fields = broker.client.hgetall(broker.keys.name("record", task_id))
                 latest = readings.read_record(task_id, fields) or latest
             return latest
@@ -250,16 +257,6 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
 
     def _resumes(self, run_id: str) -> int:
         return int(self._instance.count_resume_run_attempts(run_id))
-
-    def _namespace_age_s(self) -> float:
-        broker = self.broker
-
-        def read() -> float:
-            seconds, micros = broker.client.time()
-            born_ms = int(broker.client.get(broker.keys.name("born")) or 0)
-            return seconds + micros / 1e6 - born_ms / 1000
-
-        return broker.attempt(read, give_up_s=_HEALTH_GIVE_UP_S)
 
     def dispose(self) -> None:
         """Close the connection to the broker."""

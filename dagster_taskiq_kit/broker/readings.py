@@ -112,6 +112,21 @@ def server_time_ms(connection: SyncConnection) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
+def namespace_age_s(connection: SyncConnection, give_up_s: float | None = None) -> float:
+    """Return for how long the namespace exists; a broker that forgot it begins anew.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+
+    def ask() -> float:
+        born_ms = int(connection.client.get(connection.keys.name("born")) or 0)
+        seconds, micros = connection.client.time()
+        return float(int(seconds) + int(micros) / 1e6 - born_ms / 1000)
+
+    return connection.attempt(ask, give_up_s)
+
+
 def cancelled_runs(connection: SyncConnection, run_ids: Sequence[str]) -> frozenset[str]:
     """Return those of the runs that were cancelled in the last day.
 

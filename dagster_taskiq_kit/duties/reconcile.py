@@ -20,7 +20,7 @@ from ..health.snapshot import read_snapshot
 from ..messages import run_task_id
 from ..run_submission import RunSubmission
 from ..settings import TaskiqSettings
-from ..states import TERMINAL, State
+from ..states import OWNED, TERMINAL, State
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,23 @@ class Reconcile:
         for entry in started:
             if entry.dagster_run.run_id in cancelled:
                 self._cancel(entry.dagster_run, time.time() - entry.update_timestamp.timestamp())
+        self._submit_resumes([each for each in ids if each not in cancelled])
+
+    def _submit_resumes(self, run_ids: Sequence[str]) -> None:
+        """Queue resumes that run monitoring has decided and the broker could not take then."""
+        if readings.namespace_age_s(self._broker) < 2 * self._settings.lease_s:
+            return  # it may have forgotten what workers execute, until they renew
+        first = [run_task_id(run_id, 0) for run_id in run_ids]
+        found = readings.fetch_all(self._broker, first)
+        for run_id, record in zip(run_ids, found.values(), strict=True):
+            if record is not None and record.state in OWNED | {State.QUEUED}:
+                continue
+            resume_no = self._instance.count_resume_run_attempts(run_id)
+            if not resume_no or readings.fetch(self._broker, run_task_id(run_id, resume_no)):
+                continue
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and run.status is _STATUS.STARTED:
+                self._submission.submit(run, resume_no, type(self))
 
     def _submit(self, run: seam.DagsterRun, still_s: float) -> None:
         if still_s > _UNSUBMITTED_S:

@@ -1,6 +1,7 @@
 """Dagster's own run monitoring over our launcher: health is what the record says, and no daemon error."""
 
 import time
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -11,6 +12,7 @@ from dagster_taskiq_kit.broker import records, worker_cards
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import BrokerUnavailable
 from dagster_taskiq_kit.states import Kind, State
+from dagster_taskiq_kit.version import SCHEMA_VERSION
 
 from .conftest import Chaos
 from .own_broker import OwnBroker
@@ -44,6 +46,9 @@ class Puppet:
     def renew(self, lease_s: float = 60) -> None:
         held = {self.delivery.task_id: Holding(self.delivery.token, began=False)}
         self._connection.run(worker_cards.renew(self.card, lease_s, held, "", DAY_S))
+
+    def renew_empty(self, lease_s: float) -> None:
+        self._connection.run(worker_cards.renew(self.card, lease_s, {}, "", DAY_S))
 
     def begin(self) -> None:
         self._connection.run(records.begin(self.delivery.task_id, self.delivery.token, DAY_S))
@@ -141,6 +146,39 @@ def test_real_monitor_iterations_over_every_status_are_free_of_errors(chaos: Cha
     assert chaos.fleet.instance.get_run_by_id(waiting).status is STATUS.CANCELING
     assert chaos.monitor() == []
     assert chaos.fleet.instance.count_resume_run_attempts(waiting) == 0
+
+
+def test_a_resume_that_the_broker_could_not_take_is_queued_later_and_spends_one_attempt(
+    chaos: Chaos,
+):
+    first = chaos.start_worker()
+    run_id = chaos.launch("one")
+    chaos.wait_for_bodies("first")
+    chaos.kill(first)
+    chaos.start_worker(queues=["elsewhere"])
+    chaos.fleet.wait_for(
+        lambda: health(chaos, run_id)[0] is WorkerStatus.FAILED, "the rescue", chaos.explain
+    )
+    puppet = Puppet(chaos)
+    puppet.card = replace(puppet.card, schema=SCHEMA_VERSION - 1)
+    puppet.renew_empty(lease_s=600)
+    schema = chaos.fleet.broker.keys.name("schema")
+    chaos.fleet.broker.client.set(schema, SCHEMA_VERSION - 1)
+    for _ in range(4):
+        assert chaos.monitor() == []
+    assert chaos.fleet.instance.count_resume_run_attempts(run_id) == 1
+    assert any(
+        "older workers cannot read it: puppet-1" in line for line in chaos.fleet.said(run_id)
+    )
+    status, said = health(chaos, run_id)
+    assert (status, said) == (
+        WorkerStatus.RUNNING, "Resume 1 is to be queued by a worker's reconciler.",
+    )  # fmt: skip
+    puppet.renew_empty(lease_s=0.001)
+    chaos.start_worker()
+    chaos.open_gates("first")
+    assert chaos.fleet.wait_for_run(run_id).status is STATUS.FAILURE  # its step was lost
+    assert any("Resuming on taskiq workers" in line for line in chaos.fleet.said(run_id))
 
 
 def test_a_run_longer_than_its_maximum_runtime_ends_as_failure(make_chaos):
