@@ -68,6 +68,24 @@ class QueueObjective(BaseModel):
         default=50, ge=0, description="Waiting messages that are worth a WARN."
     )
     backlog_error: int = Field(default=200, ge=0, description="Waiting messages that are an ERROR.")
+    min_workers: int = Field(
+        default=1,
+        ge=0,
+        description="Live workers that must serve it also when nothing waits; 0 for a queue whose "
+        "workers come and go with its work.",
+    )
+    redeliveries_warn: int = Field(
+        default=3, ge=1, description="Redelivered and lost messages in an hour that are a WARN."
+    )
+
+    @model_validator(mode="after")
+    def _error_after_warning(self) -> "QueueObjective":
+        if self.backlog_error < self.backlog_warn:
+            raise ValueError(
+                f"backlog_error ({self.backlog_error}) must not be below backlog_warn "
+                f"({self.backlog_warn})"
+            )
+        return self
 
 
 class TaskiqSettings(BaseModel):
@@ -100,6 +118,11 @@ class TaskiqSettings(BaseModel):
     )
     queues: dict[QueueName, QueueObjective] = Field(
         default_factory=dict, description="Objectives of queues, by queue name."
+    )
+    shared_storage: bool = Field(
+        default=True,
+        description="Whether workers on all hosts must see the same Dagster storage folder; False "
+        "when every IO manager and the compute logs are in a bucket or a database.",
     )
     lease_s: float = Field(
         default=15.0, gt=0, description="How long a worker is trusted after its last renewal."
@@ -183,6 +206,10 @@ class TaskiqSettings(BaseModel):
                 f"Bad {where}: {findings}.",
                 ".".join(str(part) for part in error.errors()[0]["loc"]) or None,
             ) from None
+
+    def objective(self, queue: str) -> QueueObjective:
+        """Return what a queue promises; the defaults for one that the settings do not name."""
+        return self.queues.get(queue) or QueueObjective()
 
     @property
     def settle_s(self) -> float:

@@ -73,13 +73,6 @@ def requeue(entry_id: str) -> Call[Exhumed]:
     return Call("exhume", [entry_id], lambda answer: cast("Exhumed", text(answer)))
 
 
-def purge(connection: SyncConnection, entry_ids: Sequence[str]) -> int:
-    """Delete dead letters; returns how many there were.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-    if not entry_ids:
-        return 0
-    key = connection.keys.name("dead")
-    return int(connection.attempt(lambda: connection.client.xdel(key, *entry_ids)))
+def purge(entry_ids: Sequence[str]) -> Call[int]:
+    """Delete dead letters; answers how many there were."""
+    return Call("purge", list(entry_ids), int)

@@ -42,6 +42,14 @@ KEYS: dict[str, Key] = {
         "never",
         "ids of what is queued; XLEN = backlog",
     ),
+    "waiting": Key(
+        ("queue", "kind"),
+        "zset",
+        "scripts",
+        "never",
+        "queued task ids by server ms of their submit; its head is exactly the oldest",
+    ),
+    "paused": Key((), "set", "operators", "never", "queues from which nothing is handed out"),
     "door": Key(
         ("queue", "kind"),
         "stream",
@@ -82,6 +90,12 @@ KEYS: dict[str, Key] = {
         "1 hour",
         "how often in a row a renewal did not name what the server thinks it holds",
     ),
+    "recent": Key(
+        ("queue",), "zset", "scripts", "1 hour", "redeliveries and losses of the last hour"
+    ),
+    "lost_workers": Key(
+        (), "zset", "rescue", "1 hour", "workers given up in the last hour, by server ms"
+    ),
     "round": Key(("duty",), "string", "scripts", "one round", "worker elected to do a duty"),
     "claim": Key(
         ("worker_id", "lane"),
@@ -98,6 +112,9 @@ KEYS: dict[str, Key] = {
     ),
     "counters": Key((), "hash", "scripts", "never", "what happened, by event|queue|kind"),
     "dead": Key((), "stream", "scripts", "never", "dead letters: id, reason, payload"),
+    "buried": Key(
+        ("queue",), "zset", "scripts", "never", "entry ids of a queue's dead letters by server ms"
+    ),
 }
 
 

@@ -313,6 +313,11 @@ def take_turn(duty: str, worker_id: str, round_s: float) -> Call[bool]:
     return Call("turn", [duty, worker_id, str(int(round_s * 1000))], bool)
 
 
+def pause(queue: str, *, paused: bool) -> Call[bool]:
+    """Stop handing out a queue's messages, or go on; answers whether that changed anything."""
+    return Call("pause", [queue, "1" if paused else "0"], bool)
+
+
 def prune(worker_id: str, round_s: float, keep_s: float) -> Call[Sequence[str]]:
     """Forget queues that are empty, that no worker serves and that were not used for long.
 

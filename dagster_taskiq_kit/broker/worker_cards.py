@@ -39,6 +39,11 @@ class WorkerCard:
         executing: Task ids it executes.
         version: Release of the kit.
         schema: Newest schema of messages that it reads.
+        dagster_version: Release of Dagster.
+        storage_id: Marker in the storage folder of its Dagster instance: two workers that say
+            different ones do not share it. Empty when it could not be read.
+        storage: That folder, or why it could not be read.
+        clock_s: Its own clock when it said this, seconds since 1970.
     """
 
     worker_id: str
@@ -55,6 +60,10 @@ class WorkerCard:
     executing: Sequence[str] = field(default_factory=list)
     version: str = __version__
     schema: int = SCHEMA_VERSION
+    dagster_version: str = ""
+    storage_id: str = ""
+    storage: str = ""
+    clock_s: float = 0.0
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""

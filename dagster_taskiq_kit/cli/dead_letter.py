@@ -77,7 +77,7 @@ def purge(letters: tuple[str, ...], every: bool, **broker: Any) -> None:
     """Delete dead letters for good."""
     with connect(broker) as connection:
         chosen = _chosen(connection, letters, every=every)
-        count = dead_letters.purge(connection, [found.entry_id for found in chosen])
+        count = connection.run(dead_letters.purge([found.entry_id for found in chosen]))
     click.echo(f"Deleted {count} dead letters.")
 
 

@@ -1,12 +1,13 @@
-"""One consistent reading of queues and workers; the only code that reads health.
+"""One consistent reading of queues, workers and server; the only code that reads health.
 
-Invariant: all numbers are of one moment on the server's clock, read in one round trip, in time
-proportional to queues and workers, never to the backlog.
+Invariant: all numbers are of one moment on the server's clock, read in one round trip (and one more
+that measures the way there), in time proportional to queues and workers, never to the backlog.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..broker.connection import SyncConnection
@@ -21,23 +22,54 @@ class QueueReading:
     Args:
         name: The queue.
         waiting: Messages that wait, by kind.
-        oldest_waiting_s: How long the longest-waiting one has waited; None when none waits.
+        oldest_waiting_by_kind_s: How long the longest-waiting one of each kind has waited since it
+            was submitted, redeliveries included; a kind of which none waits is left out.
         claimed: Messages that a worker has taken and not begun.
+        oldest_claimed_s: How long the first of those is claimed; None when there is none.
         running: Messages that execute.
         oldest_running_s: How long the longest-running one has run; None when none runs.
+        troubled: Messages redelivered or lost in the last hour.
+        dead_letters: Dead letters of this queue.
+        paused: Whether nothing of it is handed out.
     """
 
     name: str
-    waiting: Mapping[str, int]
-    oldest_waiting_s: float | None
-    claimed: int
-    running: int
-    oldest_running_s: float | None
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    oldest_waiting_by_kind_s: Mapping[str, float] = field(default_factory=dict)
+    claimed: int = 0
+    oldest_claimed_s: float | None = None
+    running: int = 0
+    oldest_running_s: float | None = None
+    troubled: int = 0
+    dead_letters: int = 0
+    paused: bool = False
 
     @property
     def backlog(self) -> int:
         """All messages that wait."""
         return sum(self.waiting.values())
+
+    @property
+    def oldest_waiting_s(self) -> float | None:
+        """How long the longest-waiting message has waited; None when none waits."""
+        return max(self.oldest_waiting_by_kind_s.values(), default=None)
+
+
+@dataclass(frozen=True)
+class HeldReading:
+    """One message that a worker holds.
+
+    Args:
+        task_id: The message.
+        state: ``claimed`` or ``running``.
+        queue: Where it waited.
+        since_s: For how long it is in that state.
+    """
+
+    task_id: str
+    state: str
+    queue: str
+    since_s: float
 
 
 @dataclass(frozen=True)
@@ -47,82 +79,229 @@ class WorkerReading:
     Args:
         card: What it said of itself at its last renewal.
         lease_left_s: How long its lease is still good; negative when it has expired.
-        held: Task ids that the broker thinks it holds.
+        silent_s: How long ago that renewal was: what the card says is this old.
+        held: What the broker thinks it holds.
+        clock_skew_s: By how much its host's clock was ahead of the broker's.
     """
 
     card: WorkerCard
     lease_left_s: float
-    held: Sequence[str]
+    silent_s: float = 0.0
+    held: Sequence[HeldReading] = ()
+    clock_skew_s: float = 0.0
 
     @property
     def live(self) -> bool:
         """Whether its lease is good."""
         return self.lease_left_s > 0
 
+    @property
+    def state(self) -> str:
+        """``alive``, ``draining`` or ``expired``."""
+        return self.card.state if self.live else "expired"
+
+
+@dataclass(frozen=True)
+class LostWorker:
+    """A worker that was given up in the last hour.
+
+    Args:
+        worker_id: The worker.
+        host: Where it ran; '' when that is not known any more.
+        ago_s: How long ago that was decided.
+    """
+
+    worker_id: str
+    host: str
+    ago_s: float
+
+
+@dataclass(frozen=True)
+class ServerReading:
+    """The Redis or Valkey server at one moment; None stands for what it does not tell.
+
+    Args:
+        version: Name and release.
+        latency_s: How long one PING took, there and back.
+        uptime_s: How long it is up.
+        used_memory_bytes: Memory in use.
+        max_memory_bytes: Its own limit; 0 for none.
+        system_memory_bytes: Memory of its host.
+        eviction_policy: ``maxmemory-policy``.
+        append_only: Whether it keeps an append-only file.
+        last_write_ok: Whether its last write to disk succeeded.
+        clients: Connections to it.
+        max_clients: How many it allows.
+    """
+
+    version: str | None
+    latency_s: float
+    uptime_s: int | None = None
+    used_memory_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    system_memory_bytes: int | None = None
+    eviction_policy: str | None = None
+    append_only: bool | None = None
+    last_write_ok: bool | None = None
+    clients: int | None = None
+    max_clients: int | None = None
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Queues and workers at one moment.
+    """Queues, workers and server at one moment.
 
     Args:
         taken_at_ms: The server's clock.
         queues: Every queue that was ever used or is served, by name.
-        workers: Every worker whose card is kept, by name.
+        workers: Every worker that was not given up, by name.
+        server: The server.
+        lost_workers: Those given up in the last hour, newest first.
+        counters: What ever happened: (event, queue, kind) to how often.
+        dead_letters: Dead letters of all queues.
+        namespace_age_s: How long ago the namespace was made; None when nothing was ever written.
     """
 
     taken_at_ms: int
     queues: Sequence[QueueReading]
     workers: Sequence[WorkerReading]
+    server: ServerReading
+    lost_workers: Sequence[LostWorker] = ()
+    counters: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    dead_letters: int = 0
+    namespace_age_s: float | None = None
+
+    @property
+    def live_workers(self) -> Sequence[WorkerReading]:
+        """The workers whose lease is good."""
+        return [worker for worker in self.workers if worker.live]
+
+    def queue(self, name: str) -> QueueReading:
+        """Return one queue; an empty one when it was never used."""
+        return next((queue for queue in self.queues if queue.name == name), QueueReading(name))
 
     def servers_of(self, queue: str) -> Sequence[WorkerReading]:
         """Return the live workers that take work from a queue."""
-        return [worker for worker in self.workers if worker.live and queue in worker.card.queues]
+        return [worker for worker in self.live_workers if queue in worker.card.queues]
 
 
 def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) -> Snapshot:
-    """Read queues and workers.
+    """Read queues, workers and server.
 
     Raises:
         BrokerUnavailable: No answer within ``give_up_s``.
     """
-    return connection.run(Call("snapshot", [], _read), give_up_s)
+
+    def timed_ping() -> float:
+        began_s = time.perf_counter()
+        connection.client.ping()
+        return time.perf_counter() - began_s
+
+    latency_s = connection.attempt(timed_ping, give_up_s)
+    return connection.run(
+        Call("snapshot", [], lambda answer: _read(json.loads(answer), latency_s)), give_up_s
+    )
 
 
-def _read(answer: bytes) -> Snapshot:
-    raw = json.loads(answer)
+def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
     now_ms = int(raw["now_ms"])
-    workers = [_worker(entry, now_ms) for entry in (raw["workers"] if raw["worker_count"] else [])]
-    queues = {
-        entry["name"]: _queue(entry, now_ms)
-        for entry in (raw["queues"] if raw["queue_count"] else [])
-    }
+    workers = [_worker(entry, now_ms) for entry in raw["workers"]]
+    queues = {entry["name"]: _queue(entry, now_ms) for entry in raw["queues"]}
     for worker in workers:
         for name in worker.card.queues:
-            queues.setdefault(name, QueueReading(name, {}, None, 0, 0, None))
+            queues.setdefault(name, QueueReading(name))
+    lost = [
+        LostWorker(
+            entry["id"],
+            json.loads(entry["card"])["host"] if entry.get("card") else "",
+            (now_ms - entry["at_ms"]) / 1000,
+        )
+        for entry in raw["lost_workers"]
+    ]
+    flat = list(raw["counters"])
+    born_ms = raw.get("born_ms")
     return Snapshot(
-        now_ms,
-        [queues[name] for name in sorted(queues)],
-        sorted(workers, key=lambda worker: worker.card.name),
+        taken_at_ms=now_ms,
+        queues=[queues[name] for name in sorted(queues)],
+        workers=sorted(workers, key=lambda worker: (worker.card.name, worker.card.worker_id)),
+        server=_server(raw.get("info"), latency_s),
+        lost_workers=sorted(lost, key=lambda worker: worker.ago_s),
+        counters={
+            _counter_name(name): int(count)
+            for name, count in zip(flat[::2], flat[1::2], strict=True)
+        },
+        dead_letters=int(raw["dead_letters"]),
+        namespace_age_s=None if born_ms is None else (now_ms - born_ms) / 1000,
     )
+
+
+def _counter_name(name: str) -> tuple[str, str, str]:
+    event, _, rest = name.partition("|")
+    queue, _, kind = rest.rpartition("|")
+    return event, queue, kind
 
 
 def _worker(entry: Mapping[str, Any], now_ms: int) -> WorkerReading:
+    card = WorkerCard.from_json(entry["card"])
+    renewed_at_ms = entry.get("renewed_at_ms") or now_ms
+    held = [
+        HeldReading(each["id"], each["state"], each["queue"], _ago_s(each["since_ms"], now_ms))
+        for each in entry["held"]
+    ]
     return WorkerReading(
-        WorkerCard.from_json(entry["card"]),
+        card,
         (entry["lease_until_ms"] - now_ms) / 1000,
-        sorted(entry["held"]) if isinstance(entry["held"], list) else [],
+        _ago_s(renewed_at_ms, now_ms),
+        sorted(held, key=lambda each: each.task_id),
+        card.clock_s - renewed_at_ms / 1000 if card.clock_s else 0.0,
     )
+
+
+def _ago_s(at_ms: float, now_ms: int) -> float:
+    return max(0.0, (now_ms - at_ms) / 1000)
 
 
 def _queue(entry: Mapping[str, Any], now_ms: int) -> QueueReading:
     def since_s(stamp: str) -> float | None:
-        return max(0.0, (now_ms - entry[stamp]) / 1000) if entry.get(stamp) else None
+        return _ago_s(entry[stamp], now_ms) if entry.get(stamp) else None
 
+    oldest: Mapping[str, float] = dict(entry["oldest_at_ms"] or {})
     return QueueReading(
-        entry["name"],
-        {kind: int(count) for kind, count in entry["waiting"].items()},
-        since_s("oldest_at_ms"),
-        int(entry["claimed"]),
-        int(entry["running"]),
-        since_s("oldest_running_at_ms"),
+        name=entry["name"],
+        waiting={kind: int(count) for kind, count in entry["waiting"].items()},
+        oldest_waiting_by_kind_s={kind: _ago_s(at_ms, now_ms) for kind, at_ms in oldest.items()},
+        claimed=int(entry["claimed"]),
+        oldest_claimed_s=since_s("oldest_claimed_at_ms"),
+        running=int(entry["running"]),
+        oldest_running_s=since_s("oldest_running_at_ms"),
+        troubled=int(entry["recent"]),
+        dead_letters=int(entry["dead_letters"]),
+        paused=bool(entry["paused"]),
+    )
+
+
+def _server(info: str | None, latency_s: float) -> ServerReading:
+    if info is None:
+        return ServerReading(None, latency_s)
+    said = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+
+    def number(name: str) -> int | None:
+        return int(said[name]) if said.get(name, "").isdigit() else None
+
+    name = "Valkey" if "valkey_version" in said else "Redis"
+    version = said.get("valkey_version") or said.get("redis_version")
+    return ServerReading(
+        version=f"{name} {version}" if version else None,
+        latency_s=latency_s,
+        uptime_s=number("uptime_in_seconds"),
+        used_memory_bytes=number("used_memory"),
+        max_memory_bytes=number("maxmemory"),
+        system_memory_bytes=number("total_system_memory"),
+        eviction_policy=said.get("maxmemory_policy"),
+        append_only=said["aof_enabled"] == "1" if "aof_enabled" in said else None,
+        last_write_ok=(
+            said["aof_last_write_status"] == "ok" if "aof_last_write_status" in said else None
+        ),
+        clients=number("connected_clients"),
+        max_clients=number("maxclients"),
     )

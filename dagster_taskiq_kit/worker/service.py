@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ from .fork_client import ForkServerClient
 from .forked_server import ForkedServer
 from .lanes import LaneReceiver
 from .memory import used_mib
+from .storage_marker import read_marker
 from .witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ _LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
 
 _MEMORY_OPTION = "--max-memory-per-child"
 _MEMORY_LOOK_S = 0.5
+_STORAGE_LOOK_S = 60.0
 
 #: What a kill may take between the fork server's deadline and the last process being gone.
 _KILL_MARGIN_S = 0.5
@@ -138,6 +141,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._state = "alive"
         self._good_until_s = 0.0
+        self._storage = ("", "")
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT; returns when drained.
@@ -169,6 +173,7 @@ class Worker:
 
     async def _work(self) -> None:
         self._slots_changed()
+        await self._look_at_storage()
         await self._renew_once()
         logger.info(
             "Worker %s is ready: queues %s, %d slots, %d run slots, code %s.",
@@ -307,8 +312,12 @@ class Worker:
         return [
             Duty(rescue.tick, self._settings.renew_s),
             Duty(reconcile_tick, RECONCILE_EVERY_S),
+            Duty(self._look_at_storage, _STORAGE_LOOK_S),
             Duty(Prune(connection, self.worker_id).tick, PRUNE_EVERY_S),
         ]
+
+    async def _look_at_storage(self) -> None:
+        self._storage = await asyncio.to_thread(read_marker, self._instance)
 
     async def _do(self, duty: Duty) -> None:
         while True:
@@ -383,6 +392,10 @@ class Worker:
             busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),
             busy_run_slots=self._deliveries.busy(Kind.RUN),
             executing=list(self._deliveries.holdings()),
+            dagster_version=dg.__version__,
+            storage_id=self._storage[0],
+            storage=self._storage[1],
+            clock_s=time.time(),
         )
 
     def _say_outage(self, away: bool) -> None:

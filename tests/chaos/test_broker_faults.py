@@ -30,7 +30,7 @@ def nothing_is_left(chaos: Chaos) -> None:
 
     def clean() -> bool:
         snapshot = chaos.fleet.snapshot()
-        held = [task for worker in snapshot.workers for task in worker.held]
+        held = [each.task_id for worker in snapshot.workers for each in worker.held]
         busy = [q for q in snapshot.queues if q.backlog or q.claimed or q.running]
         return not (held or busy or chaos.fleet.broker.client.scard(keys.name("open_runs")))
 

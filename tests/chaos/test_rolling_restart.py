@@ -16,7 +16,7 @@ STATUS = dg.DagsterRunStatus
 def holder_of_run(chaos: Chaos, workers: dict):
     """The worker process that orchestrates, by its card."""
     for reading in chaos.fleet.snapshot().workers:
-        if any(task.startswith(f"{Kind.RUN.value}:") for task in reading.held):
+        if any(each.task_id.startswith(f"{Kind.RUN.value}:") for each in reading.held):
             return workers.get(reading.card.pid)
     return None
 

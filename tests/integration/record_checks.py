@@ -6,6 +6,7 @@ from collections import Counter
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from record_model import MESSAGES, QUEUES, RUNS, WORKERS, Model
+from snapshot_truth import check_against_raw_reads
 
 from dagster_taskiq_kit.broker import dead_letters, readings
 from dagster_taskiq_kit.broker.connection import SyncConnection
@@ -50,7 +51,9 @@ class AgreesWithTheModel(RuleBasedStateMachine):
             self.check_record(task_id, next(answers), next(answers))
         for line, entries in zip(lines.values(), answers, strict=True):
             assert [fields[b"id"].decode() for _, fields in entries] == line
-        backlog = sum(queue.backlog for queue in read_snapshot(self.connection).queues)
+        snapshot = read_snapshot(self.connection)
+        check_against_raw_reads(snapshot, self.client, self.connection.keys)
+        backlog = sum(queue.backlog for queue in snapshot.queues)
         assert backlog == sum(len(line) for line in lines.values())  # nothing waits elsewhere
 
     def check_record(self, task_id, fields, ttl_s):

@@ -73,6 +73,7 @@ class Model:
     counters: Counter = field(default_factory=Counter)
     cancelled_runs: set = field(default_factory=set)
     letters: list = field(default_factory=list)
+    paused: set = field(default_factory=set)
     rings: dict = field(default_factory=lambda: defaultdict(list))
     orders: dict = field(default_factory=lambda: defaultdict(Counter))
     #: Workers that stand in the registry, and whether their lease is good.
@@ -106,8 +107,9 @@ class Model:
     def next_of(self, kinds, queues, *, oldest_first):
         """Return what a claim must take: the rules of design 4."""
         best = None
+        open_queues = [queue for queue in queues if queue not in self.paused]
         for band in reversed(BANDS):
-            for queue, kind in itertools.product(queues, kinds):
+            for queue, kind in itertools.product(open_queues, kinds):
                 if line := self.streams[queue, kind, band]:
                     head = self.records[line[0]]
                     if best is None or head.queued_at_ms < best.queued_at_ms:

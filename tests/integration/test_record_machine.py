@@ -9,7 +9,7 @@ import itertools
 import sys
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     initialize,
@@ -182,14 +182,21 @@ class RecordMachine(AgreesWithTheModel):
     @rule(indexes=st.sets(letters, max_size=2))
     def purge_dead_letters(self, indexes):
         entries = [self.entry_of(index) for index in indexes]
-        assert dead_letters.purge(self.connection, entries) == len(entries)
-        assert dead_letters.purge(self.connection, entries) == 0
+        assert self.connection.run(dead_letters.purge(entries)) == len(entries)
+        assert self.connection.run(dead_letters.purge(entries)) == 0
         kept = [letter for n, letter in enumerate(self.model.letters) if n not in indexes]
         self.model.letters = kept
         self.again = None
 
     def entry_of(self, index):
         return dead_letters.read_all(self.connection)[::-1][index].entry_id
+
+    @rule(queue=queues, paused=st.sampled_from([True, False, False]))
+    def pause(self, queue, paused):
+        changed = (queue in self.model.paused) != paused
+        call = records.pause(queue, paused=paused)
+        assert self.call(call, lambda _first: False) == changed
+        (self.model.paused.add if paused else self.model.paused.discard)(queue)
 
     # -- workers
 
@@ -372,6 +379,7 @@ class RecordMachine(AgreesWithTheModel):
         if entry := self.client.hget(self.key("record", task_id), "entry"):
             band = str(record.band)
             pipe.xdel(self.key("stream", record.queue, record.kind.value, band), entry)
+            pipe.zrem(self.key("waiting", record.queue, record.kind.value), task_id)
         for state in OWNED:
             pipe.zrem(self.key(state.value, record.queue), task_id)
         for worker in WORKERS:
@@ -420,6 +428,8 @@ class RecordMachine(AgreesWithTheModel):
         for task_id in [r.task_id for r in self.model.records.values() if r.state is State.LOST]:
             if MESSAGES[task_id][0] is Kind.RUN:
                 self.revive(task_id)
+        for queue in sorted(self.model.paused):
+            self.pause(queue, False)
         while any(self.model.streams.values()):
             for lane in LANES:
                 delivery = self.take(WORKERS[0], lane, QUEUES)
@@ -449,6 +459,7 @@ def test_any_sequence_of_calls_leaves_what_the_design_says(machine_class):
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],  # shrinking takes longer than a test may
         ),
     )
 

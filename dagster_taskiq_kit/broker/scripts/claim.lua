@@ -6,12 +6,14 @@
 -- Atomic because choosing the head and taking it must be one act; the answer is kept under the lane,
 -- so that the same token asked again after a lost reply gets the same message.
 -- Order: highest band over all queues; within a band the head that waited longest; with oldest_first
--- the longest-waiting head of all, so that no band starves. In a namespace of a newer schema nothing
+-- the longest-waiting head of all, so that no band starves. A paused queue hands out nothing. In a namespace of a newer schema nothing
 -- waits for this worker.
 local worker, lane, token, oldest_first, schema, kind_count = unpack(ARGV)
 local kinds, queues = {}, {}
 for i = 7, 6 + kind_count do kinds[#kinds + 1] = ARGV[i] end
 for i = 7 + kind_count, #ARGV do queues[#queues + 1] = ARGV[i] end
+local paused = {}
+for _, queue in ipairs(redis.call('SMEMBERS', key.paused())) do paused[queue] = true end
 local readable = tonumber(redis.call('GET', key.schema()) or 0) <= tonumber(schema)
 
 local function answer(id)
@@ -28,6 +30,7 @@ end
 
 local best
 local function consider(queue, kind, band)
+  if paused[queue] then return end
   local stream = key.stream(queue, kind, band)
   while true do
     local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
@@ -39,6 +42,7 @@ local function consider(queue, kind, band)
       return
     end
     redis.call('XDEL', stream, head[1]) -- its record is gone or moved on: the entry means nothing
+    if redis.call('EXISTS', key.record(id)) == 0 then redis.call('ZREM', key.waiting(queue, kind), id) end
   end
 end
 

@@ -4,12 +4,12 @@
 -- Atomic because two operators may ask for the same letter.
 local entry = redis.call('XRANGE', key.dead(), ARGV[1], ARGV[1])[1]
 if not entry then return 'none' end
-local letter = {}
-for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
-local known = redis.call('HGET', key.record(letter.id), 'state')
+local id = entry[2][2]
+local known = redis.call('HGET', key.record(id), 'state')
 if known and (known == 'queued' or known == 'claimed' or known == 'running' or known == 'lost') then
   return 'alive'
 end
+local letter = unbury(ARGV[1])
 local record = {
   kind = letter.kind, queue = letter.queue, band = letter.band, run_id = letter.run_id,
   state = 'queued', payload = letter.payload, queued_at = int(now_ms()), deliveries = '0',
@@ -17,5 +17,4 @@ local record = {
 create(letter.id, record)
 count('queued', record)
 enqueue(letter.id, record)
-redis.call('XDEL', key.dead(), ARGV[1])
 return 'queued'

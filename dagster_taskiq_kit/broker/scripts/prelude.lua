@@ -1,7 +1,7 @@
 -- Prelude of every script: what a record is and how it moves.
 -- KEYS[1] is the namespace with its hash tag; the key functions (`key.record(id)`, from keys.py) and
 -- the table of legal transitions (`LEGAL`, from states.py) are rendered above this text.
--- Invariant: a queued record has exactly one stream entry, an owned record stands in exactly one of
+-- Invariant: a queued record has exactly one stream entry and stands in its queue's waiting set, an owned record stands in exactly one of
 -- claimed/running and in its worker's held set, and that worker has a lease; an ended record stands in
 -- none of them. A run with a message that has not ended stands in the set of open runs.
 
@@ -32,6 +32,14 @@ local function count(event, record)
   redis.call('HINCRBY', key.counters(), event .. '|' .. record.queue .. '|' .. record.kind, 1)
 end
 
+-- Remembers for an hour what went wrong with a message; health asks how often that was.
+local function note_recent(event, id, record, at)
+  local recent = key.recent(record.queue)
+  redis.call('ZREMRANGEBYSCORE', recent, '-inf', at - HOUR_S * 1000)
+  redis.call('ZADD', recent, at, event .. '|' .. id .. '|' .. record.deliveries)
+  redis.call('EXPIRE', recent, HOUR_S)
+end
+
 -- Tell the run's orchestrator; it looks into the event log for what is true.
 local function ring(id, record, state, detail)
   if record.run_id == '' or record.kind ~= 'step' then return end
@@ -43,6 +51,7 @@ end
 local function leave(id, record)
   if record.state == 'queued' then
     redis.call('XDEL', key.stream(record.queue, record.kind, record.band), record.entry)
+    redis.call('ZREM', key.waiting(record.queue, record.kind), id)
   elseif record.state == 'claimed' or record.state == 'running' then
     redis.call('ZREM', key[record.state](record.queue), id)
     redis.call('SREM', key.held(record.worker), id)
@@ -73,12 +82,17 @@ local function move(id, record, state, at, fields)
   count(state, record)
 end
 
+local function ring_door(queue, kind, id)
+  redis.call('XADD', key.door(queue, kind), 'MAXLEN', 1, '*', 'id', id)
+end
+
 -- Puts the id of a queued record at the end of its stream and rings the doorbell.
 local function enqueue(id, record)
   local stream = key.stream(record.queue, record.kind, record.band)
   local entry = redis.call('XADD', stream, '*', 'id', id, 'at', record.queued_at)
   redis.call('HSET', key.record(id), 'entry', entry)
-  redis.call('XADD', key.door(record.queue, record.kind), 'MAXLEN', 1, '*', 'id', id)
+  redis.call('ZADD', key.waiting(record.queue, record.kind), record.queued_at, id)
+  ring_door(record.queue, record.kind, id)
 end
 
 -- Remembers and forgets that a message of a Dagster run has not ended.
@@ -122,14 +136,30 @@ end
 -- The owner is gone and with it what it executed. A run keeps its payload: it may be redelivered if
 -- it never began, and is superseded when it is resumed. The loss of anything else is its end.
 local function lose(id, record, at, detail, ttl_s)
+  note_recent('lost', id, record, at)
   if record.kind ~= 'run' then return conclude(id, record, 'lost', at, detail, ttl_s) end
   move(id, record, 'lost', at, {ended_at = int(at), detail = detail})
 end
 
+-- Takes a dead letter away; returns it, or nil when there is none of that entry id.
+local function unbury(entry_id)
+  local entry = redis.call('XRANGE', key.dead(), entry_id, entry_id)[1]
+  if not entry then return nil end
+  local letter = {}
+  for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
+  redis.call('XDEL', key.dead(), entry_id)
+  redis.call('ZREM', key.buried(letter.queue), entry_id)
+  return letter
+end
+
 local function bury(id, record, reason)
-  redis.call('XADD', key.dead(), 'MAXLEN', '~', MAX_DEAD_LETTERS, '*', 'id', id,
+  if redis.call('XLEN', key.dead()) >= MAX_DEAD_LETTERS then
+    unbury(redis.call('XRANGE', key.dead(), '-', '+', 'COUNT', 1)[1][1])
+  end
+  local entry_id = redis.call('XADD', key.dead(), '*', 'id', id,
     'queue', record.queue, 'kind', record.kind, 'band', record.band, 'run_id', record.run_id,
     'reason', reason, 'payload', record.payload or '')
+  redis.call('ZADD', key.buried(record.queue), now_ms(), entry_id)
   count('dead', record)
 end
 
@@ -143,7 +173,10 @@ local function give_back(id, record, max_deliveries, reason, at, ttl_s)
   local fields = {}
   if max_deliveries == 0 then fields.deliveries = int(record.deliveries - 1) end
   move(id, record, 'queued', at, fields)
-  if max_deliveries > 0 then count('redelivered', record) end
+  if max_deliveries > 0 then
+    count('redelivered', record)
+    note_recent('redelivered', id, record, at)
+  end
   enqueue(id, record)
   return 'queued'
 end

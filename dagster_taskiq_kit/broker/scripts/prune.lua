@@ -13,13 +13,12 @@ end
 
 local function is_used(queue)
   if served[queue] then return true end
-  if redis.call('EXISTS', key.claimed(queue), key.running(queue)) > 0 then return true end
+  if redis.call('EXISTS', key.claimed(queue), key.running(queue), key.buried(queue)) > 0 then return true end
+  if redis.call('SISMEMBER', key.paused(), queue) == 1 then return true end
   for _, kind in ipairs(KINDS) do
     local rung = redis.call('XREVRANGE', key.door(queue, kind), '+', '-', 'COUNT', 1)[1]
     if rung and at - tonumber(string.match(rung[1], '^%d+')) < tonumber(keep_ms) then return true end
-    for band = 0, TOP_BAND do
-      if redis.call('XLEN', key.stream(queue, kind, band)) > 0 then return true end
-    end
+    if redis.call('EXISTS', key.waiting(queue, kind)) == 1 then return true end
   end
   return false
 end

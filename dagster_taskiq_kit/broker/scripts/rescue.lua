@@ -26,6 +26,9 @@ for _, worker in ipairs(redis.call('ZRANGE', key.workers(), '-inf', at, 'BYSCORE
     end
   end
   redis.call('ZREM', key.workers(), worker)
+  redis.call('ZREMRANGEBYSCORE', key.lost_workers(), '-inf', at - HOUR_S * 1000)
+  redis.call('ZADD', key.lost_workers(), at, worker)
+  redis.call('EXPIRE', key.lost_workers(), HOUR_S)
   redis.call('DEL', key.held(worker), key.unnamed(worker))
 end
 return done

@@ -1,6 +1,6 @@
--- Reads queues and workers at one moment; changes nothing. O(queues + workers).
+-- Reads queues, workers and the server at one moment; changes nothing. O(queues + workers).
 -- ARGV: none
--- Returns: JSON {now_ms, queues: [...], workers: [...]}
+-- Returns: JSON {now_ms, queues: [...], workers: [...], counters: [...], dead_letters, info}
 -- Atomic so that all numbers are of one view of time and add up.
 local KINDS = {'run', 'step', 'task'}
 local at = now_ms()
@@ -9,40 +9,68 @@ local function head_score(zset)
   return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
 end
 
+local paused = {}
+for _, name in ipairs(redis.call('SMEMBERS', key.paused())) do paused[name] = true end
+
 local queues = {}
 for _, name in ipairs(redis.call('SMEMBERS', key.queues())) do
-  local queue = {name = name, waiting = {}}
+  local queue = {name = name, waiting = {}, oldest_at_ms = {}, paused = paused[name] or false}
   for _, kind in ipairs(KINDS) do
-    local waiting = 0
-    for band = 0, TOP_BAND do
-      local stream = key.stream(name, kind, band)
-      local length = redis.call('XLEN', stream)
-      if length > 0 then
-        waiting = waiting + length
-        local since = tonumber(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][2][4])
-        if not queue.oldest_at_ms or since < queue.oldest_at_ms then queue.oldest_at_ms = since end
-      end
+    queue.waiting[kind] = redis.call('ZCARD', key.waiting(name, kind))
+    if queue.waiting[kind] > 0 then
+      queue.oldest_at_ms[kind] = head_score(key.waiting(name, kind))
     end
-    queue.waiting[kind] = waiting
   end
   queue.claimed = redis.call('ZCARD', key.claimed(name))
+  queue.oldest_claimed_at_ms = head_score(key.claimed(name))
   queue.running = redis.call('ZCARD', key.running(name))
   queue.oldest_running_at_ms = head_score(key.running(name))
+  queue.recent = redis.call('ZCOUNT', key.recent(name), at - HOUR_S * 1000, '+inf')
+  queue.dead_letters = redis.call('ZCARD', key.buried(name))
   queues[#queues + 1] = queue
+end
+
+local function held_by(worker)
+  local held = {}
+  for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
+    local record = redis.call('HMGET', key.record(id), 'state', 'queue', 'claimed_at', 'began_at')
+    if record[1] then
+      held[#held + 1] = {
+        id = id, state = record[1], queue = record[2], since_ms = tonumber(record[4] or record[3]),
+      }
+    end
+  end
+  return held
 end
 
 local workers = {}
 local leases = redis.call('ZRANGE', key.workers(), 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
-  local card = redis.call('HGET', key.worker(leases[i]), 'card')
-  if card then
+  local entry = redis.call('HMGET', key.worker(leases[i]), 'card', 'renewed_at')
+  if entry[1] then
     workers[#workers + 1] = {
-      id = leases[i], lease_until_ms = tonumber(leases[i + 1]), card = card,
-      held = redis.call('SMEMBERS', key.held(leases[i])),
+      id = leases[i], lease_until_ms = tonumber(leases[i + 1]), card = entry[1],
+      renewed_at_ms = tonumber(entry[2]), held = held_by(leases[i]),
     }
   end
 end
--- cjson writes an empty table as {}: give the reader a count to tell an empty list by.
+
+local lost = {}
+local lost_at = redis.call('ZRANGE', key.lost_workers(), at - HOUR_S * 1000, '+inf', 'BYSCORE', 'WITHSCORES')
+for i = 1, #lost_at, 2 do
+  lost[#lost + 1] = {
+    id = lost_at[i], at_ms = tonumber(lost_at[i + 1]),
+    card = redis.call('HGET', key.worker(lost_at[i]), 'card') or nil,
+  }
+end
+
+-- An ACL user may be denied INFO; health says then that it does not know.
+local info = redis.pcall('INFO', 'server', 'clients', 'memory', 'persistence', 'stats')
+-- cjson writes an empty table as {}, not []; the reader knows which of them are lists.
 return cjson.encode({
-  now_ms = at, queues = queues, workers = workers, queue_count = #queues, worker_count = #workers,
+  now_ms = at, queues = queues, workers = workers, lost_workers = lost,
+  counters = redis.call('HGETALL', key.counters()),
+  dead_letters = redis.call('XLEN', key.dead()),
+  info = type(info) == 'string' and info or nil,
+  born_ms = tonumber(redis.call('GET', key.born()) or nil),
 })
