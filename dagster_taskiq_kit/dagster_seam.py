@@ -58,6 +58,7 @@ try:
         get_step_dependency_config_field,
     )
     from dagster._core.execution.tags import get_tag_concurrency_limits_config
+    from dagster._core.executor.in_process import InProcessExecutor
     from dagster._core.executor.init import InitExecutorContext
     from dagster._core.launcher.base import (
         CheckRunHealthResult,
@@ -66,10 +67,12 @@ try:
         RunLauncher,
         WorkerStatus,
     )
+    from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
     from dagster._core.snowflake_partner import set_snowflake_partner_env_var
     from dagster._core.storage.dagster_run import DagsterRun
     from dagster._core.storage.event_log.base import EventLogConnection as EventLogPage
+    from dagster._core.storage.tags import GRPC_INFO_TAG, MAX_RUNTIME_SECONDS_TAG
     from dagster._core.system_config.objects import ResolvedRunConfig
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
@@ -95,6 +98,8 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "GRPC_INFO_TAG",
+    "MAX_RUNTIME_SECONDS_TAG",
     "ActiveExecution",
     "CheckRunHealthResult",
     "ConfigurableClass",
@@ -102,11 +107,13 @@ __all__ = [
     "DagsterEventType",
     "DagsterExecutionInterruptedError",
     "DagsterRun",
+    "DefaultRunLauncher",
     "EngineEventData",
     "EventLogPage",
     "ExecutionPlan",
     "ExecutionStep",
     "IStepContext",
+    "InProcessExecutor",
     "InitExecutorContext",
     "InstanceConcurrencyContext",
     "KnownExecutionState",

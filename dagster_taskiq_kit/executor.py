@@ -12,6 +12,7 @@ import dagster as dg
 from . import dagster_seam as seam
 from .attempts import Limits
 from .dagster_config import given_settings, settings_fields
+from .inline_runs import all_inline
 from .launcher import TaskiqRunLauncher
 from .orchestrator import Orchestrator
 from .settings import TaskiqSettings
@@ -43,6 +44,11 @@ class TaskiqExecutor(dg.Executor):
         self, plan_context: seam.PlanOrchestrationContext, execution_plan: seam.ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
         """Execute a plan; yields the run's events as they come into the log."""
+        chosen = (execution_plan.get_step(h) for h in execution_plan.step_handles_to_execute)
+        if all_inline(step.tags for step in chosen):
+            inline = seam.InProcessExecutor(retries=self.retries)
+            yield from inline.execute(plan_context, execution_plan)
+            return
         orchestrator = Orchestrator(
             plan_context,
             execution_plan,

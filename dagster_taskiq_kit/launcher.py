@@ -8,6 +8,7 @@ verdict. Nothing here needs a worker to answer.
 import contextlib
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from .broker.guards import check_broker
 from .broker.readings import Record
 from .dagster_config import given_settings, settings_fields
 from .errors import BrokerError, BrokerUnavailable
+from .inline_runs import InlineRuns, launched_inline
 from .instance_pool import instance_id
 from .messages import run_task_id
 from .run_submission import RunSubmission
@@ -102,6 +104,10 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             self._broker = broker
         return self._broker
 
+    @cached_property
+    def _inline(self) -> InlineRuns:
+        return InlineRuns(self._instance)
+
     # -- launch and resume
 
     def launch_run(self, context: seam.LaunchRunContext) -> None:
@@ -111,7 +117,10 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             ConfigurationError: A tag can never work, or the run has no origin.
             BrokerError: The broker can never take it; Dagster fails the run with this sentence.
         """
-        self._queue(context.dagster_run, resume_no=0)
+        if self._inline.takes(context.dagster_run):
+            self._inline.launch(context)
+        else:
+            self._queue(context.dagster_run, resume_no=0)
 
     def resume_run(self, context: seam.ResumeRunContext) -> None:
         """Queue a run again, to go on where its log left off; errors as for :meth:`launch_run`."""
@@ -144,6 +153,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
+        if launched_inline(run):
+            return self._inline.terminate(run)
         if run.status is dg.DagsterRunStatus.CANCELING:
             # It was cancelled before, by a user or by the monitor of maximum runtimes. The monitor
             # fails the run when we return; a child that we stop now would write RUN_CANCELED over
@@ -177,6 +188,10 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             BrokerUnavailable: The broker is away: nothing is known. (Dagster would resume a run on
                 UNKNOWN.)
         """
+        if launched_inline(run):
+            return seam.CheckRunHealthResult(
+                seam.WorkerStatus.RUNNING, "Its code server executes it; it is in no queue."
+            )
         resumes = self._resumes(run.run_id)
         record = self._latest_record(run.run_id, resumes)
         status = seam.WorkerStatus
@@ -213,6 +228,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         include_container_logs: bool | None = True,  # noqa: ARG002, FBT002  (Dagster's signature)
     ) -> str | None:
         """Return what the broker knows of a run's process, for Dagster's UI and logs."""
+        if launched_inline(run):
+            return "Its code server executes it; it is in no queue."
         try:
             record = self._latest_record(run.run_id, self._resumes(run.run_id))
         except BrokerError as error:
@@ -260,6 +277,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
 
     def dispose(self) -> None:
         """Close the connection to the broker."""
+        if "_inline" in self.__dict__:
+            self._inline.dispose()
         if self._broker is not None:
             with contextlib.suppress(OSError):
                 self._broker.close()

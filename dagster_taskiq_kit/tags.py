@@ -14,6 +14,12 @@ RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
 TIMEOUT_TAG = "dagster-taskiq/timeout"
 TASK_ID_TAG = "dagster-taskiq/task_id"
 
+#: On an op: execute it without the queue. The health checks carry it.
+INLINE_TAG = "dagster-taskiq/inline"
+
+#: On a run: what the stuck-run sensor did to it, and to which of its attempts.
+STUCK_ACTION_TAG = "dagster-taskiq/stuck_action"
+
 #: Dagster's own priority tag; honoured where ours is absent.
 DAGSTER_PRIORITY_TAG = "dagster/priority"
 

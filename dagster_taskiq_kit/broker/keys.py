@@ -96,6 +96,8 @@ KEYS: dict[str, Key] = {
     "lost_workers": Key(
         (), "zset", "rescue", "1 hour", "workers given up in the last hour, by server ms"
     ),
+    "watch": Key((), "string", "health sensor", "4 ticks", "which sensor reports health"),
+    "watched": Key((), "string", "health sensor", "never", "server ms of its last tick"),
     "round": Key(("duty",), "string", "scripts", "one round", "worker elected to do a duty"),
     "claim": Key(
         ("worker_id", "lane"),

@@ -92,6 +92,25 @@ def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[st
     return connection.attempt(ask) if task_ids else {}
 
 
+def open_messages(
+    connection: SyncConnection, run_ids: Sequence[str]
+) -> Mapping[str, Sequence[str]]:
+    """Return the messages of each run that have not ended.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+
+    def ask() -> Mapping[str, Sequence[str]]:
+        pipeline = connection.client.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipeline.smembers(connection.keys.name("run", run_id))
+        answers = zip(run_ids, pipeline.execute(), strict=True)
+        return {run_id: sorted(text(each) for each in found) for run_id, found in answers}
+
+    return connection.attempt(ask) if run_ids else {}
+
+
 def members(connection: SyncConnection, key: str) -> frozenset[str]:
     """Return the members of a set.
 
@@ -100,6 +119,18 @@ def members(connection: SyncConnection, key: str) -> frozenset[str]:
     """
     ask = connection.client.smembers
     return frozenset(text(member) for member in connection.attempt(lambda: ask(key)))
+
+
+def live_workers(connection: SyncConnection) -> frozenset[str]:
+    """Return the ids of the workers whose lease is good.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    now_ms = server_time_ms(connection)
+    key, ask = connection.keys.name("workers"), connection.client.zrangebyscore
+    found = connection.attempt(lambda: ask(key, now_ms, "+inf"))
+    return frozenset(text(worker) for worker in found)
 
 
 def server_time_ms(connection: SyncConnection) -> int:

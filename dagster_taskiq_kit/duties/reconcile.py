@@ -17,6 +17,7 @@ from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..errors import BrokerError, TaskiqKitError, WaitedTooLong
 from ..health.snapshot import read_snapshot
+from ..inline_runs import launched_inline
 from ..messages import run_task_id
 from ..run_submission import RunSubmission
 from ..settings import TaskiqSettings
@@ -78,7 +79,8 @@ class Reconcile:
 
     def _end_what_has_no_process(self) -> None:
         filters = dg.RunsFilter(statuses=[_STATUS.STARTING, _STATUS.CANCELING])
-        open_runs = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
+        found_open = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
+        open_runs = [entry for entry in found_open if not launched_inline(entry.dagster_run)]
         ids = [run_task_id(entry.dagster_run.run_id, 0) for entry in open_runs]
         found = readings.fetch_all(self._broker, ids)
         self._cancel_what_started_meanwhile()

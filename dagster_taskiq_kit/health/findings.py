@@ -79,6 +79,12 @@ def summary(findings: Sequence[Finding]) -> str:
     return f"{len(bad)} of {len(findings)} checks fail: {said}{more}."
 
 
+def first_few(names: Sequence[str]) -> str:
+    """Return the first few of many names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the unit in which a person would say it."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):

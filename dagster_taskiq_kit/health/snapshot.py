@@ -159,6 +159,7 @@ class Snapshot:
         lost_workers: Those given up in the last hour, newest first.
         counters: What ever happened: (event, queue, kind) to how often.
         dead_letters: Dead letters of all queues.
+        watched_ago_s: How long ago the health sensor ticked; None when none ever did.
         namespace_age_s: How long ago the namespace was made; None when nothing was ever written.
     """
 
@@ -170,6 +171,7 @@ class Snapshot:
     counters: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     dead_letters: int = 0
     namespace_age_s: float | None = None
+    watched_ago_s: float | None = None
 
     @property
     def live_workers(self) -> Sequence[WorkerReading]:
@@ -231,6 +233,7 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
             for name, count in zip(flat[::2], flat[1::2], strict=True)
         },
         dead_letters=int(raw["dead_letters"]),
+        watched_ago_s=_ago_s(raw["watched_ms"], now_ms) if raw.get("watched_ms") else None,
         namespace_age_s=None if born_ms is None else (now_ms - born_ms) / 1000,
     )
 

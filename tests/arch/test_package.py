@@ -14,11 +14,18 @@ def test_the_public_names_are_these():
     assert dagster_taskiq_kit.__all__ == [
         "PriorityStreamBroker",
         "QueueObjective",
+        "StuckRunPolicy",
         "TaskiqExecutor",
         "TaskiqKitError",
         "TaskiqRunLauncher",
         "TaskiqSettings",
         "__version__",
+        "build_queue_depth_checks",
+        "build_taskiq_asset_specs",
+        "build_taskiq_definitions",
+        "build_taskiq_health_checks",
+        "build_taskiq_health_sensor",
+        "build_taskiq_stuck_run_sensor",
         "taskiq_executor",
     ]
     for name in dagster_taskiq_kit.__all__:

@@ -9,7 +9,9 @@ def check_against_raw_reads(snapshot: Snapshot, client, keys) -> None:
     """Compare a snapshot with what stands in the broker; nobody writes meanwhile."""
     records = {}
     for name in client.scan_iter(match=keys.name("record", "*"), count=1000):
-        fields = {k.decode(): v.decode() for k, v in client.hgetall(name).items() if k != b"payload"}
+        fields = {
+            k.decode(): v.decode() for k, v in client.hgetall(name).items() if k != b"payload"
+        }
         records[name.decode().removeprefix(keys.name("record", ""))] = fields
     by_place = defaultdict(lambda: defaultdict(dict))
     for task_id, fields in records.items():

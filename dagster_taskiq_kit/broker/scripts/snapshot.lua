@@ -72,5 +72,6 @@ return cjson.encode({
   counters = redis.call('HGETALL', key.counters()),
   dead_letters = redis.call('XLEN', key.dead()),
   info = type(info) == 'string' and info or nil,
+  watched_ms = tonumber(redis.call('GET', key.watched()) or nil),
   born_ms = tonumber(redis.call('GET', key.born()) or nil),
 })

@@ -1,0 +1,102 @@
+"""What the health sensor remembers between two ticks: verdicts, doubts about them, and reports.
+
+Invariant: a verdict changes only when two readings in a row say so, so that one slow answer neither
+alarms nor calms anybody. What cannot be read (an older release's cursor) is begun anew.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .findings import Finding, Severity
+
+#: Readings in a row that a change takes.
+AGREEING = 2
+_VERSION = 1
+
+
+@dataclass
+class _Verdict:
+    severity: str
+    #: How many readings in a row said something else.
+    doubts: int = 0
+    #: The severity that was last reported to Dagster.
+    reported: str = ""
+
+
+@dataclass
+class Memory:
+    """The sensor's cursor.
+
+    Args:
+        verdicts: By subject and check.
+        reported_at_s: When each subject was last reported, seconds since 1970.
+    """
+
+    verdicts: dict[str, _Verdict] = field(default_factory=dict)
+    reported_at_s: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, cursor: str | None) -> "Memory":
+        """Read a cursor; one that this release does not know counts as none."""
+        try:
+            raw: Mapping[str, Any] = json.loads(cursor or "{}")
+            if raw.get("version") != _VERSION:
+                return cls()
+            verdicts = {name: _Verdict(**each) for name, each in raw["verdicts"].items()}
+            return cls(verdicts, {name: float(at) for name, at in raw["reported_at_s"].items()})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls()
+
+    def to_json(self) -> str:
+        """Return the cursor."""
+        verdicts = {name: asdict(each) for name, each in self.verdicts.items()}
+        data = {
+            "version": _VERSION, "verdicts": verdicts, "reported_at_s": self.reported_at_s,
+        }  # fmt: skip
+        return json.dumps(data, separators=(",", ":"))
+
+    def take(self, findings: Iterable[Finding]) -> Iterator[tuple[Finding, Severity]]:
+        """Take a reading in; yields each verdict that it changes, with the severity before.
+
+        Checks that the reading does not speak of (the broker is away) keep their verdict.
+        """
+        for finding in findings:
+            known = self.verdicts.get(_name(finding))
+            if known is None:
+                self.verdicts[_name(finding)] = _Verdict(finding.severity.value)
+            elif known.severity == finding.severity.value:
+                known.doubts = 0
+            else:
+                known.doubts += 1
+                if known.doubts >= AGREEING:
+                    before, known.doubts = Severity(known.severity), 0
+                    known.severity = finding.severity.value
+                    yield finding, before
+
+    def is_settled(self, finding: Finding) -> bool:
+        """Return whether a finding is the verdict, and not a doubt about it."""
+        known = self.verdicts.get(_name(finding))
+        return known is not None and known.severity == finding.severity.value
+
+    def due(self, subjects: Sequence[str], now_s: float, every_s: float) -> Sequence[str]:
+        """Return the subjects to report: those with a changed verdict, then the longest silent."""
+        changed = {
+            name.partition("|")[0]
+            for name, each in self.verdicts.items()
+            if each.severity != each.reported and not each.doubts
+        }
+        last = {subject: self.reported_at_s.get(subject, 0.0) for subject in subjects}
+        late = [s for s in subjects if s in changed or now_s - last[s] >= every_s]
+        return sorted(late, key=lambda subject: (subject not in changed, last[subject]))
+
+    def reported(self, subject: str, findings: Iterable[Finding], now_s: float) -> None:
+        """Note that a subject and findings on it were reported."""
+        self.reported_at_s[subject] = now_s
+        for finding in findings:
+            self.verdicts[_name(finding)].reported = finding.severity.value
+
+
+def _name(finding: Finding) -> str:
+    return f"{finding.subject}|{finding.check}"
