@@ -27,6 +27,7 @@ def build_taskiq_definitions(
     fresh_within: timedelta = timedelta(minutes=15),
     stuck_run_policy: StuckRunPolicy | str = StuckRunPolicy.REPORT,
     no_progress_s: float | None = None,
+    minimum_interval_seconds: int = 30,
     on_transition: OnTransition | None = None,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.Definitions:
@@ -47,6 +48,7 @@ def build_taskiq_definitions(
         stuck_run_policy: What is done about stuck runs: ``report``, ``resume``, ``cancel`` or
             ``re_execute``.
         no_progress_s: How long a run with a live worker may say nothing; None for no limit.
+        minimum_interval_seconds: How often the sensors look.
         on_transition: Called with a finding and the severity that it had before.
         default_status: Whether the sensors run without being switched on.
 
@@ -69,6 +71,7 @@ def build_taskiq_definitions(
             build_taskiq_health_sensor(
                 settings,
                 key_prefix=key_prefix,
+                minimum_interval_seconds=minimum_interval_seconds,
                 no_progress_s=no_progress_s,
                 on_transition=on_transition,
                 default_status=default_status,
@@ -76,6 +79,7 @@ def build_taskiq_definitions(
             build_taskiq_stuck_run_sensor(
                 settings,
                 policy=stuck_run_policy,
+                minimum_interval_seconds=minimum_interval_seconds,
                 no_progress_s=no_progress_s,
                 default_status=default_status,
             ),

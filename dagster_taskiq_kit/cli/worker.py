@@ -75,7 +75,8 @@ def start(
         from ..instance_pool import close_connections, instance_id
         from ..launcher import TaskiqRunLauncher
         from ..worker.forked_server import fork_servers
-        from ..worker.service import Worker, WorkerOptions
+        from ..worker.options import WorkerOptions
+        from ..worker.service import Worker
 
         options = WorkerOptions(
             name=name or default_worker_name(),

@@ -24,14 +24,13 @@ from ..broker import worker_cards
 from ..broker.connection import AsyncConnection, blocking_client
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
-from ..dagster_seam import CodeLocation
 from ..duties.heartbeat import Heartbeat
 from ..duties.prune import EVERY_S as PRUNE_EVERY_S
 from ..duties.prune import Prune
 from ..duties.reconcile import EVERY_S as RECONCILE_EVERY_S
 from ..duties.reconcile import Reconcile
 from ..duties.rescue import Rescue
-from ..errors import BrokerError, BrokerUnavailable, ConfigurationError
+from ..errors import BrokerError, BrokerUnavailable
 from ..instance_pool import instance_id
 from ..settings import TaskiqSettings
 from ..states import Kind
@@ -40,6 +39,7 @@ from .fork_client import ForkServerClient
 from .forked_server import ForkedServer
 from .lanes import LaneReceiver
 from .memory import used_mib
+from .options import MEMORY_OPTION, WorkerOptions
 from .storage_marker import read_marker
 from .witness import Witness
 
@@ -50,7 +50,6 @@ _CANCEL_AGAIN_S = 0.2
 _LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
 
 
-_MEMORY_OPTION = "--max-memory-per-child"
 _MEMORY_LOOK_S = 0.5
 _STORAGE_LOOK_S = 60.0
 
@@ -69,42 +68,6 @@ class Duty:
 
     tick: Callable[[], Awaitable[None]]
     every_s: float
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What an operator chooses for one worker.
-
-    Args:
-        name: Its name, for people.
-        queues: Where it takes work from.
-        slots: Steps at once; 0 for a worker that executes none.
-        run_slots: Runs at once; 0 for a worker that executes none.
-        locations: The code it may execute.
-        max_memory_mib: Memory of its own at which a child is killed, in MiB; None for no limit.
-
-    Raises:
-        ConfigurationError: A number is negative, or both are 0.
-    """
-
-    name: str
-    queues: Sequence[str]
-    slots: int
-    run_slots: int
-    locations: Sequence[CodeLocation]
-    max_memory_mib: int | None = None
-
-    def __post_init__(self) -> None:
-        for option, number in (("--slots", self.slots), ("--run-slots", self.run_slots)):
-            if number < 0:
-                raise ConfigurationError(f"{option} is {number}: it must be 0 or more.", option)
-        if self.max_memory_mib is not None and self.max_memory_mib <= 0:
-            raise ConfigurationError(
-                f"{_MEMORY_OPTION} is {self.max_memory_mib}: it must be above 0 (MiB).",
-                _MEMORY_OPTION,
-            )
-        if self.slots + self.run_slots == 0:
-            raise ConfigurationError("A worker with 0 --slots and 0 --run-slots executes nothing.")
 
 
 class Worker:
@@ -293,7 +256,7 @@ class Worker:
                 if used > limit_mib:
                     reason = (
                         f"It used {used:.0f} MiB of memory, more than its limit of {limit_mib} MiB "
-                        f"({_MEMORY_OPTION} of its worker)."
+                        f"({MEMORY_OPTION} of its worker)."
                     )
                     self._deliveries.exceed(each.message.task_id, reason)
 

@@ -1,0 +1,90 @@
+"""The health sensor in real daemon ticks: what the UI shows is what Redis and the workers are."""
+
+import dagster as dg
+import pytest
+
+from dagster_taskiq_kit.health.hysteresis import AGREEING
+
+from .conftest import Watching
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "postgres"])
+def test_what_happens_to_broker_and_workers_is_read_back_from_the_check_history(
+    make_watching, storage
+):
+    with make_watching(storage=storage) as watching:
+        worker = watching.start_worker(slots=1)
+        tick = watching.tick()
+        assert tick.skip_reason == "All 13 checks pass."
+        assert tick.run_ids == []
+        for path in [("redis", "reachable"), ("queue", "default", "backlog"),
+                     ("workers", "heartbeats"), ("runs", "no_stuck_runs")]:  # fmt: skip
+            assert watching.verdict(*path) == "ok", path
+
+        watching.broker.kill()
+        red = watching.ticks_until(lambda: watching.verdict("redis", "reachable") == "ERROR")
+        assert red <= AGREEING
+        assert "no answer" in watching.check("redis", "reachable").description
+        assert "redis reachable" in watching.tick().skip_reason
+        watching.broker.start()
+        watching.ticks_until(lambda: watching.verdict("redis", "reachable") == "ok")
+
+        worker.kill()
+        worker.wait(20)
+        watching.ticks_until(
+            lambda: watching.verdict("queue", "default", "has_live_worker") == "ERROR"
+        )
+        assert watching.verdict("workers", "heartbeats") == "WARN"
+        assert "worker-1" in watching.check("workers", "heartbeats").description
+        changed = watching.transitions()
+        reachable = [line for line in changed if line.startswith("redis reachable")]
+        assert reachable == ["redis reachable ok error", "redis reachable error ok"]
+        assert "queue/default has_live_worker ok error" in changed
+
+
+def test_a_backlog_warns_then_is_an_error_then_is_well(watching: Watching):
+    watching.tick()
+    verdict = lambda: watching.verdict("queue", "default", "backlog")  # noqa: E731
+    assert verdict() == "ok"
+    for _ in range(3):
+        watching.launch("waiting")
+    watching.ticks_until(lambda: verdict() == "WARN")
+    for _ in range(3):
+        watching.launch("waiting")
+    watching.ticks_until(lambda: verdict() == "ERROR")
+    found = watching.check("queue", "default", "backlog")
+    assert found.metadata["backlog"].value == 6
+    assert found.metadata["thresholds"].value == "warn > 2, error > 4"
+    assert "dagster-taskiq worker start -q default" in found.metadata["remedy"].value
+    watching.gate.touch()
+    watching.start_worker()
+    watching.ticks_until(lambda: verdict() == "ok", most=30)
+    backlogs = [
+        each.event.dagster_event.asset_check_evaluation_data.metadata["backlog"].value
+        for each in watching.history("queue", "default", "backlog")
+    ]
+    assert 6 in backlogs
+    assert backlogs[0] <= 2
+
+
+def test_unchanged_ticks_report_nothing_until_the_report_interval_and_materializations_come_first(
+    watching: Watching,
+):
+    watching.start_worker()
+    for _ in range(AGREEING + 1):  # the namespace becomes old enough, the lease is renewed
+        watching.tick()
+    instance = watching.instance
+    before = events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    for _ in range(30):
+        tick = watching.tick()
+        assert tick.skip_reason == "All 13 checks pass."
+    assert events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION) == before
+    first = events_of(instance, dg.DagsterEventType.ASSET_MATERIALIZATION)[0]
+    assert first < before[0]
+
+
+def events_of(instance: dg.DagsterInstance, event_type: dg.DagsterEventType) -> list[int]:
+    """Return the storage ids of all events of a type that belong to no run, oldest first."""
+    records = instance.get_event_records(dg.EventRecordsFilter(event_type), ascending=True)
+    assert {record.run_id for record in records} <= {""}
+    return [record.storage_id for record in records]
