@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_taskiq_kit import taskiq_executor
+from dagster_taskiq_kit import build_taskiq_definitions, taskiq_executor
 from demo_project.assets import FlightData, departure_delays, flight_delay_report
 from demo_project.checks import (
     every_carrier_present,
@@ -23,10 +23,13 @@ flight_delays = dg.define_asset_job(
     "flight_delays", selection=dg.AssetSelection.assets(departure_delays, flight_delay_report)
 )
 
-defs = dg.Definitions(
+project = dg.Definitions(
     assets=[departure_delays, flight_delay_report],
     asset_checks=[every_flight_counted, every_carrier_present, mean_delay_as_published],
     jobs=[flight_delays],
     resources={"flight_data": FlightData(root=str(HOME / "demo_data"))},
     executor=taskiq_executor,
 )
+
+#: The project, and the health of the workers that execute it.
+defs = dg.Definitions.merge(project, build_taskiq_definitions())

@@ -28,10 +28,11 @@ STATUS = dg.DagsterRunStatus
 OPEN = (STATUS.QUEUED, STATUS.NOT_STARTED, STATUS.STARTING, STATUS.STARTED, STATUS.CANCELING)
 #: Open runs that are looked at, oldest first; beyond that they are only counted.
 MOST_RUNS = 500
-#: A run whose process is gone is resumed or failed by others before it is called stuck.
-GONE_FOR_S = 60.0
-#: A cancelled run's processes have left long before.
-CANCELING_FOR_S = 60.0
+#: Leases after which a run whose process is gone is called stuck: others have resumed or failed it
+#: by then, and a cancelled one has left.
+GONE_FOR_LEASES = 4
+#: Graces after which a cancelled run is called stuck, when that is longer.
+CANCELING_FOR_GRACES = 3
 #: Only runs that said nothing for so long have their log read for lost steps.
 _QUIET_S = 120.0
 
@@ -155,6 +156,7 @@ class _Looking:
         self._settings: TaskiqSettings = connection.settings
         self._snapshot = snapshot
         self._no_progress_s = no_progress_s
+        self._gone_for_s = GONE_FOR_LEASES * self._settings.lease_s
         self._ours = isinstance(instance.run_launcher, TaskiqRunLauncher)
 
     def stuck(self, runs: Sequence[_Open]) -> Iterator[StuckRun]:
@@ -198,17 +200,18 @@ class _Looking:
         worker = self._worker(record.worker)
         if worker is None or worker.live:
             return self._quiet(each)
-        if worker.silent_s < 2 * self._settings.lease_s:
-            return None
+        if self._snapshot.live_workers or worker.silent_s < 2 * self._settings.lease_s:
+            return None  # a live one rescues it
         return self._found(
             each, Cause.SILENT_WORKER, worker.silent_s,
             f"Its worker {record.worker} on {worker.card.host} is silent for "
-            f"{duration(worker.silent_s)}, and no other worker took its work over.",
+            f"{duration(worker.silent_s)}, and no other worker is there to take its work over.",
             "Start a worker: any one rescues what a silent one holds.",
         )  # fmt: skip
 
     def _canceling(self, each: _Open) -> StuckRun | None:
-        if each.for_s < max(CANCELING_FOR_S, 3 * self._settings.cancel_grace_s):
+        graces_s = CANCELING_FOR_GRACES * self._settings.cancel_grace_s
+        if each.for_s < max(self._gone_for_s, graces_s):
             return None
         held = len(each.messages)
         return self._found(
@@ -233,7 +236,7 @@ class _Looking:
         gone_s = each.for_s
         if record is not None and record.ended_at_ms is not None:
             gone_s = max(0.0, (self._snapshot.taken_at_ms - record.ended_at_ms) / 1000)
-        if gone_s < GONE_FOR_S:
+        if gone_s < self._gone_for_s:
             return None
         reason = record.detail.get("reason", "") if record else ""
         said = f"its record says {record.state.value}" if record else "the broker has no record"

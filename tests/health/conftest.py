@@ -16,7 +16,8 @@ from dagster_taskiq_kit.testing import Fleet
 from tests.chaos.own_broker import OwnBroker
 
 CODE = Path(__file__).parent / "code" / "health_jobs.py"
-SHORT = {"lease_s": 3, "renew_s": 1, "witness_s": 1, "unserved_note_s": 1}
+SHORT = {"lease_s": 3, "renew_s": 1, "witness_s": 1, "unserved_note_s": 1,
+         "cancel_grace_s": 2}  # fmt: skip
 SENSORS = ("taskiq_health_sensor", "taskiq_stuck_run_sensor")
 
 

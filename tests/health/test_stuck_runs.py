@@ -1,0 +1,159 @@
+"""Each stuck-run case made for real: seen, said and acted on once."""
+
+import signal
+import time
+
+import dagster as dg
+import pytest
+
+from dagster_taskiq_kit import run_health
+from dagster_taskiq_kit.messages import run_task_id
+from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
+
+from .conftest import Watching
+
+STATUS = dg.DagsterRunStatus
+SENSOR = "taskiq_stuck_run_sensor"
+NO_MONITORING = {"run_monitoring": {"enabled": False}}
+
+
+def said(watching: Watching, run_id: str, words: str) -> int:
+    return sum(words in line for line in watching.fleet.said(run_id))
+
+
+def tick_until_acted(watching: Watching, run_id: str, mark: str) -> None:
+    def acted() -> bool:
+        watching.tick(SENSOR)
+        return mark in watching.instance.get_run_by_id(run_id).tags.get(STUCK_ACTION_TAG, "")
+
+    watching.fleet.wait_for(acted, f"{mark} of {run_id}", within_s=150)
+
+
+def started(watching: Watching, run_id: str) -> None:
+    watching.fleet.wait_for(
+        lambda: any("STEP_START" in line for line in watching.fleet.said(run_id)), "its step"
+    )
+
+
+def test_a_run_that_waits_where_nobody_serves_is_reported_once(watching: Watching):
+    watching.start_worker(queues=["elsewhere"])
+    run_id = watching.launch("waiting")
+    tick_until_acted(watching, run_id, "report:unserved:0")
+    for _ in range(2):
+        assert "1 runs are stuck." in watching.tick(SENSOR).skip_reason
+    assert said(watching, run_id, "This run is stuck: Work of it waits in queue 'default'") == 1
+    watching.tick()
+    assert watching.verdict("runs", "no_stuck_runs") == "ERROR"
+    assert run_id[:8] in watching.check("runs", "no_stuck_runs").description
+    watching.gate.touch()
+    watching.start_worker()
+    assert watching.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
+    watching.ticks_until(lambda: watching.verdict("runs", "no_stuck_runs") == "ok")
+
+
+def test_a_run_of_a_frozen_worker_is_reported_when_nobody_is_left_to_rescue_it(
+    watching: Watching,
+):
+    worker = watching.start_worker()
+    run_id = watching.launch("waiting")
+    started(watching, run_id)
+    worker.send_signal(signal.SIGSTOP)
+    try:
+        tick_until_acted(watching, run_id, "report:silent_worker:0")
+        assert said(watching, run_id, "is silent for") == 1
+        assert said(watching, run_id, "any one rescues what a silent one holds") == 1
+    finally:
+        worker.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("policy", ["resume", "re_execute", "cancel"])
+def test_a_run_that_nobody_executes_is_acted_on_by_policy_when_monitoring_is_off(
+    make_watching, policy
+):
+    config = {**NO_MONITORING, "run_retries": {"enabled": True}}
+    with make_watching(environment={"STUCK_POLICY": policy}, config=config) as watching:
+        worker = watching.start_worker()
+        run_id = watching.launch("waiting")
+        started(watching, run_id)
+        worker.kill()
+        worker.wait(20)
+        rescuer = watching.start_worker(queues=["elsewhere"])
+        tick_until_acted(watching, run_id, f"{policy}:no_process:0")
+        assert (
+            said(watching, run_id, "This run is stuck: It is STARTED and nobody executes it") == 1
+        )
+        run = watching.instance.get_run_by_id(run_id)
+        if policy == "resume":
+            assert watching.instance.count_resume_run_attempts(run_id) == 1
+            watching.gate.touch()
+            watching.start_worker()
+            run = watching.fleet.wait_for_run(run_id)
+            assert run.status is STATUS.FAILURE  # its step was lost, and has no retry policy
+            assert said(watching, run_id, "Resuming on taskiq workers") == 1
+        elif policy == "re_execute":
+            assert run.status is STATUS.FAILURE
+            assert run.tags["dagster/max_retries"] == "1"
+        else:
+            assert run.status is STATUS.CANCELED
+        assert watching.fleet.stop_worker(rescuer) == 0
+
+
+def test_what_run_monitoring_resumes_is_left_to_it(make_watching):
+    config = {"run_monitoring": {"enabled": True, "start_timeout_seconds": 31_536_000}}
+    with make_watching(environment={"STUCK_POLICY": "resume"}, config=config) as watching:
+        worker = watching.start_worker()
+        run_id = watching.launch("waiting")
+        started(watching, run_id)
+        worker.kill()
+        worker.wait(20)
+        watching.start_worker(queues=["elsewhere"])
+        tick_until_acted(watching, run_id, "report:no_process:0")
+        assert watching.instance.count_resume_run_attempts(run_id) == 0
+
+
+def test_a_run_that_hangs_on_a_live_worker_is_cancelled_by_policy(make_watching):
+    environment = {"NO_PROGRESS_S": "2", "STUCK_POLICY": "cancel"}
+    with make_watching(environment=environment, config=NO_MONITORING) as watching:
+        watching.start_worker()
+        hangs = watching.launch("waiting")
+        started(watching, hangs)
+        tick_until_acted(watching, hangs, "cancel:no_progress:0")
+        assert watching.fleet.wait_for_run(hangs).status is STATUS.CANCELED
+        assert said(watching, hangs, "its log says nothing for") == 1
+
+
+def test_a_started_run_without_a_record_is_stuck_only_in_an_old_namespace(watching: Watching):
+    run_id = watching.launch("waiting")
+    client, keys = watching.fleet.broker.client, watching.fleet.broker.keys
+    client.delete(keys.name("record", run_task_id(run_id, 0)), keys.name("run", run_id))
+    client.delete(keys.name("waiting", "default", "run"))
+    run = watching.instance.get_run_by_id(run_id)
+    watching.instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", run.job_name), run_id)
+    one = run_health._Open(watching.instance.get_run_by_id(run_id), 3600.0)
+    client.set(keys.name("born"), int(time.time() * 1000))
+    assert list(looking_at(watching, one)) == []
+    client.set(keys.name("born"), int((time.time() - 600) * 1000))
+    (stuck,) = looking_at(watching, one)
+    assert stuck.cause is run_health.Cause.NO_PROCESS
+    assert "the broker has no record" in stuck.sentence
+
+
+def looking_at(watching: Watching, one):
+    looking = run_health._Looking(
+        watching.instance, watching.fleet.broker, watching.fleet.snapshot(), None
+    )
+    return list(looking.stuck([one]))
+
+
+def test_a_cancelled_run_of_a_dead_worker_is_ended(make_watching):
+    environment = {"STUCK_POLICY": "cancel"}
+    with make_watching(environment=environment, config=NO_MONITORING) as watching:
+        worker = watching.start_worker()
+        run_id = watching.launch("waiting")
+        started(watching, run_id)
+        worker.kill()
+        worker.wait(20)
+        assert watching.instance.run_launcher.terminate(run_id)
+        assert watching.instance.get_run_by_id(run_id).status is STATUS.CANCELING
+        tick_until_acted(watching, run_id, "cancel:canceling:0")
+        assert watching.instance.get_run_by_id(run_id).status is STATUS.CANCELED
