@@ -29,7 +29,7 @@ for name in [name for name in os.environ if name.startswith(("DAGSTER_TASKIQ_", 
 _LONGEST_FIRST = (
     "features/test_table.py", "test_soak.py", "test_two_releases.py", "test_scale.py",
     "test_broker_faults.py", "test_bad_input.py", "test_dead_workers.py", "test_frozen_workers.py",
-    "test_dev_stack.py", "test_reconcile.py", "test_rolling_restart.py", "test_record_machine.py",
+    "test_dev_stack.py", "test_reconcile.py", "test_stuck_runs.py", "test_health_sensor.py", "test_rolling_restart.py", "test_record_machine.py",
 )  # fmt: skip
 
 

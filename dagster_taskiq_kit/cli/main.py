@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "dead-letter": ("dead_letter", "dead_letter"),
     "dev": ("dev", "dev"),
+    "queue": ("queue", "queue"),
     "status": ("status", "status"),
     "worker": ("worker", "worker"),
 }

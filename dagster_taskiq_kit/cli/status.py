@@ -1,35 +1,78 @@
-"""``dagster-taskiq status``: queues, workers, slots and what runs, as a table or as JSON."""
+"""``dagster-taskiq status``: health, queues, workers and what runs, as tables or as JSON.
+
+Invariant: it renders the findings that the checks in Dagster render, and its exit code is theirs:
+0, or 2 when one of them is an ERROR, so that it serves as a readiness probe.
+"""
 
 import json
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from ..broker.connection import SyncConnection
+from ..errors import BrokerUnavailable
+from ..health.findings import Finding, Severity, duration, worst
+from ..health.rules import judge, judge_absence
 from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
 from ..text_table import table
 from .main import broker_options, connect
+
+_ERROR_CODE = 2
+_COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"}
 
 
 @click.command()
 @broker_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def status(as_json: bool, **broker: Any) -> None:
-    """Show queues, workers and what runs."""
+@click.option(
+    "--watch", "every_s", type=click.FloatRange(min=0.1), help="Print again each SECONDS.",
+    metavar="SECONDS",
+)  # fmt: skip
+def status(as_json: bool, every_s: float | None, **broker: Any) -> None:
+    """Show health, queues, workers and what runs; exit code 2 when a check is an ERROR."""
     with connect(broker) as connection:
+        while True:
+            severity = _show(connection, as_json=as_json)
+            if every_s is None:
+                break
+            time.sleep(every_s)
+            click.clear()
+    sys.exit(_ERROR_CODE if severity is Severity.ERROR else 0)
+
+
+def _show(connection: SyncConnection, *, as_json: bool) -> Severity:
+    try:
         snapshot = read_snapshot(connection)
-    click.echo(json.dumps(as_data(snapshot), indent=2) if as_json else "\n".join(as_text(snapshot)))
+    except BrokerUnavailable as error:
+        findings = judge_absence(str(error))
+        if as_json:
+            click.echo(json.dumps({"findings": [_finding_as_data(f) for f in findings]}, indent=2))
+        click.echo(f"Error: {error}", err=True)
+        return Severity.ERROR
+    findings = judge(snapshot, connection.settings)
+    if as_json:
+        click.echo(json.dumps(as_data(snapshot, findings), indent=2))
+    else:
+        click.echo("\n".join(as_text(snapshot, findings)))
+    return worst(findings)
 
 
-def as_data(snapshot: Snapshot) -> dict[str, Any]:
-    """Return a snapshot as plain data, for ``--json``."""
+def as_data(snapshot: Snapshot, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return a snapshot and its findings as plain data, for ``--json``."""
     return {
         "taken_at_ms": snapshot.taken_at_ms,
+        "severity": worst(findings).value,
+        "findings": [_finding_as_data(finding) for finding in findings],
+        "server": asdict(snapshot.server),
         "queues": [
             {
                 **asdict(queue),
                 "backlog": queue.backlog,
+                "oldest_waiting_s": queue.oldest_waiting_s,
                 "workers": len(snapshot.servers_of(queue.name)),
             }
             for queue in snapshot.queues
@@ -38,24 +81,42 @@ def as_data(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def _finding_as_data(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "severity": finding.severity.value}
+
+
 def worker_as_data(worker: WorkerReading) -> dict[str, Any]:
     """Return one worker as plain data, for ``--json``."""
     return {
         **asdict(worker.card),
         "lease_left_s": worker.lease_left_s,
         "live": worker.live,
-        "held": list(worker.held),
+        "held": [asdict(each) for each in worker.held],
     }
+
+
+def queue_rows(snapshot: Snapshot) -> Sequence[str]:
+    """Return queues as lines of a table."""
+    queues = [
+        (
+            queue.name, queue.backlog, _short(queue.oldest_waiting_s), queue.claimed,
+            queue.running, _short(queue.oldest_running_s), len(snapshot.servers_of(queue.name)),
+            "paused" if queue.paused else "",
+        )
+        for queue in snapshot.queues
+    ]  # fmt: skip
+    heads = ("QUEUE", "WAITING", "OLDEST", "CLAIMED", "RUNNING", "LONGEST", "WORKERS", "")
+    return table(heads, queues) or ["No queue was ever used."]
 
 
 def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
     """Return workers as lines of a table."""
     rows = [
         (
-            worker.card.name, worker.card.state if worker.live else "expired",
+            worker.card.name, worker.state,
             f"{worker.card.busy_slots}/{worker.card.slots}",
             f"{worker.card.busy_run_slots}/{worker.card.run_slots}",
-            _duration(worker.lease_left_s), ",".join(worker.card.queues),
+            _short(worker.lease_left_s), ",".join(worker.card.queues),
             ",".join(worker.card.locations),
         )
         for worker in workers
@@ -64,28 +125,28 @@ def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
     return table(heads, rows) or ["No worker is registered."]
 
 
-def as_text(snapshot: Snapshot) -> Sequence[str]:
-    """Return a snapshot as lines of tables."""
-    queues = [
-        (
-            queue.name, queue.backlog, _duration(queue.oldest_waiting_s), queue.claimed,
-            queue.running, _duration(queue.oldest_running_s), len(snapshot.servers_of(queue.name)),
-        )
-        for queue in snapshot.queues
-    ]  # fmt: skip
+def as_text(snapshot: Snapshot, findings: Sequence[Finding]) -> Sequence[str]:
+    """Return findings that are not fine, and a snapshot, as lines of tables."""
     executing = [
-        (task_id, worker.card.name) for worker in snapshot.workers for task_id in worker.held
+        (each.task_id, each.state, _short(each.since_s), worker.card.name)
+        for worker in snapshot.workers
+        for each in worker.held
     ]
-    heads = ("QUEUE", "WAITING", "OLDEST", "CLAIMED", "RUNNING", "LONGEST", "WORKERS")
-    lines = table(heads, queues) or ["No queue was ever used."]
-    lines += ["", *worker_rows(snapshot.workers)]
-    return [*lines, "", *(table(("EXECUTING", "WORKER"), executing) or ["Nothing executes."])]
+    lines = [*_verdicts(findings), "", *queue_rows(snapshot), "", *worker_rows(snapshot.workers)]
+    executes = table(("EXECUTING", "STATE", "FOR", "WORKER"), executing)
+    return [*lines, "", *(executes or ["Nothing executes."])]
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+def _verdicts(findings: Sequence[Finding]) -> Sequence[str]:
+    bad = sorted((f for f in findings if not f.ok), key=lambda f: -f.severity.rank)
+    if not bad:
+        return [click.style(f"All {len(findings)} checks pass.", fg=_COLOURS[Severity.OK])]
+    return [
+        f"{click.style(f.severity.value.upper(), fg=_COLOURS[f.severity])} {f.subject} {f.check}: "
+        f"{f.sentence} {f.remedy}"
+        for f in bad
+    ]
+
+
+def _short(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)

@@ -1,6 +1,9 @@
 """The broker on a real server: one owner, exact order, idempotent calls, nothing hoarded."""
 
 import itertools
+import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -353,3 +356,37 @@ def time_over(client, duty):
     key = client.connection.keys.name("round", duty)
     while client.connection.client.exists(key):
         pass
+
+
+def test_status_says_what_the_health_rules_say_and_its_exit_code_is_theirs(connection, client):
+    options = ["--url", connection.url, "--namespace", connection.settings.namespace]
+
+    def dagster_taskiq(*arguments):
+        command = [sys.executable, "-m", "dagster_taskiq_kit", *arguments, *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def status(*arguments):
+        return dagster_taskiq("status", *arguments)
+
+    client.submit("a")
+    red = status()
+    assert red.returncode == 2
+    assert "ERROR queue/default has_live_worker: 0 live workers take work from it" in red.stdout
+    said = json.loads(status("--json").stdout)
+    assert said["severity"] == "error"
+    assert [q["backlog"] for q in said["queues"]] == [1]
+    card = WorkerCard("w", "w", "h", 1, ["default"], 3, 1, ["code"])
+    connection.run(worker_cards.renew(card, 60.0, {}, "instance", 60))
+    green = status()
+    assert green.returncode == 0, green.stdout
+    assert green.stdout.startswith("All 12 checks pass.")
+    queue = lambda verb: dagster_taskiq("queue", verb, "default").stdout  # noqa: E731
+    assert queue("pause") == "Queue 'default' is paused.\n"
+    assert queue("pause") == "Queue 'default' is paused already.\n"
+    assert isinstance(client.claim(), NothingWaits)
+    paused = status()
+    assert paused.returncode == 0
+    assert "WARN queue/default has_live_worker" in paused.stdout
+    assert "dagster-taskiq queue resume default" in paused.stdout
+    assert queue("resume") == "Queue 'default' is handed out.\n"
+    assert client.claim().task_id == "a"
