@@ -23,13 +23,14 @@ flight_delays = dg.define_asset_job(
     "flight_delays", selection=dg.AssetSelection.assets(departure_delays, flight_delay_report)
 )
 
-project = dg.Definitions(
-    assets=[departure_delays, flight_delay_report],
-    asset_checks=[every_flight_counted, every_carrier_present, mean_delay_as_published],
-    jobs=[flight_delays],
-    resources={"flight_data": FlightData(root=str(HOME / "demo_data"))},
-    executor=taskiq_executor,
+defs = dg.Definitions.merge(
+    dg.Definitions(
+        assets=[departure_delays, flight_delay_report],
+        asset_checks=[every_flight_counted, every_carrier_present, mean_delay_as_published],
+        jobs=[flight_delays],
+        resources={"flight_data": FlightData(root=str(HOME / "demo_data"))},
+        executor=taskiq_executor,
+    ),
+    # The health of the workers that execute it.
+    build_taskiq_definitions(),
 )
-
-#: The project, and the health of the workers that execute it.
-defs = dg.Definitions.merge(project, build_taskiq_definitions())
