@@ -66,7 +66,9 @@ def start(
     """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
     configure_logging(loglevel)
     settings = TaskiqSettings.resolve(given(broker), where="options")
-    settings.require_url()
+    # Its children, and the user's own code in them, find the same deployment.
+    os.environ["DAGSTER_TASKIQ_URL"] = settings.require_url()
+    os.environ["DAGSTER_TASKIQ_NAMESPACE"] = settings.namespace
     with _instance() as instance:
         from .. import dagster_seam as seam
         from ..broker.connection import SyncConnection
