@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .executor import taskiq_executor as taskiq_executor
     from .health_definitions import build_taskiq_definitions as build_taskiq_definitions
     from .launcher import TaskiqRunLauncher as TaskiqRunLauncher
+    from .resource import TaskiqResource as TaskiqResource
     from .sensors import build_taskiq_health_sensor as build_taskiq_health_sensor
     from .settings import QueueObjective as QueueObjective
     from .settings import TaskiqSettings as TaskiqSettings
@@ -32,6 +33,7 @@ _HOMES = {
     "TaskiqExecutor": "executor",
     "TaskiqKitError": "errors",
     "TaskiqRunLauncher": "launcher",
+    "TaskiqResource": "resource",
     "TaskiqSettings": "settings",
     "build_queue_depth_checks": "checks",
     "build_taskiq_asset_specs": "assets",
@@ -48,6 +50,7 @@ __all__ = [
     "StuckRunPolicy",
     "TaskiqExecutor",
     "TaskiqKitError",
+    "TaskiqResource",
     "TaskiqRunLauncher",
     "TaskiqSettings",
     "__version__",

@@ -669,3 +669,12 @@ def execute_run(
     body = dagster_api._resume_run_command_body if resume else dagster_api._execute_run_command_body
     with _own_code(job):
         return body(message.run_id, instance, lambda _event: None, True) == 0
+
+
+def most_database_connections(instance: dg.DagsterInstance) -> int | None:
+    """Return how many connections the instance's PostgreSQL allows; None for another storage."""
+    storage: Any = instance.run_storage
+    if "postgres" not in type(storage).__module__:
+        return None
+    with storage.connect() as session:
+        return int(session.exec_driver_sql("SHOW max_connections").scalar())

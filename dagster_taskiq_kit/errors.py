@@ -108,6 +108,44 @@ class WaitedTooLong(TaskiqKitError):
         self.limit_s = limit_s
 
 
+class TaskEnded(TaskiqKitError):
+    """A user's own task ended without returning or raising.
+
+    Args:
+        task_name: The task.
+        task_id: Its id.
+        state: How its message ended.
+        reason: Why.
+    """
+
+    def __init__(self, task_name: str, task_id: str, state: str, reason: str) -> None:
+        super().__init__(
+            f"Task {task_name} ({task_id}) is {state}. {reason} Submit it again if it may run "
+            "twice."
+        )
+        self.task_id = task_id
+        self.state = state
+        self.reason = reason
+
+
+class TaskTimedOut(TaskiqKitError):
+    """A user's own task did not end in time, and is cancelled.
+
+    Args:
+        task_name: The task.
+        queue: Where it was queued.
+        timeout_s: How long it was waited for.
+    """
+
+    def __init__(self, task_name: str, queue: str, timeout_s: float) -> None:
+        super().__init__(
+            f"Task {task_name} in queue {queue!r} did not end within {timeout_s:g} s and is "
+            "cancelled. Wait longer, or look whether workers serve that queue."
+        )
+        self.queue = queue
+        self.timeout_s = timeout_s
+
+
 class MessageError(TaskiqKitError):
     """A queued message that cannot be read, or is newer than this worker.
 

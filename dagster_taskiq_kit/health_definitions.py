@@ -11,6 +11,7 @@ import dagster as dg
 
 from .assets import CoercibleToPrefix, build_taskiq_asset_specs
 from .checks import build_taskiq_health_checks
+from .resource import TaskiqResource
 from .sensors import OnTransition, build_taskiq_health_sensor
 from .settings import TaskiqSettings
 from .stuck_runs import StuckRunPolicy, build_taskiq_stuck_run_sensor
@@ -29,6 +30,7 @@ def build_taskiq_definitions(
     no_progress_s: float | None = None,
     minimum_interval_seconds: int = 30,
     on_transition: OnTransition | None = None,
+    resource_key: str | None = "taskiq",
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.Definitions:
     """Build everything that shows the health of a deployment inside Dagster.
@@ -50,13 +52,17 @@ def build_taskiq_definitions(
         no_progress_s: How long a run with a live worker may say nothing; None for no limit.
         minimum_interval_seconds: How often the sensors look.
         on_transition: Called with a finding and the severity that it had before.
+        resource_key: Name of the ``TaskiqResource``; None for none.
         default_status: Whether the sensors run without being switched on.
 
     Raises:
         ConfigurationError: A value can never work.
     """
     settings = settings or TaskiqSettings.resolve()
+    given = settings.model_dump(include={"url", "namespace", "default_queue"})
+    resource = {} if resource_key is None else {resource_key: TaskiqResource(**given)}
     return dg.Definitions(
+        resources=resource,
         assets=build_taskiq_asset_specs(
             settings,
             key_prefix=key_prefix,

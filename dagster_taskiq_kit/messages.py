@@ -96,7 +96,28 @@ class StepMessage:
         return step_task_id(self.run_id, self.step_key, self.attempt)
 
 
-Message = RunMessage | StepMessage
+@dataclass(frozen=True)
+class TaskMessage:
+    """Execute a user's own taskiq task.
+
+    Args:
+        task_id: Its id, as taskiq gave it.
+        run_id: The Dagster run that it is part of, and ends with; '' for none.
+        code: The task's name, and the code location when it is known.
+        payload: The taskiq message, as text.
+    """
+
+    task_id: str
+    run_id: str
+    code: CodeName
+    payload: str
+
+
+Message = RunMessage | StepMessage | TaskMessage
+
+#: Labels of a taskiq task by which the kit knows the run it belongs to and the code it is in.
+RUN_ID_LABEL = "dagster-taskiq/run_id"
+LOCATION_LABEL = "dagster-taskiq/location"
 
 
 def run_task_id(run_id: str, resume_no: int) -> str:
@@ -111,10 +132,12 @@ def step_task_id(run_id: str, step_key: str, attempt: int) -> str:
 
 def kind_of(message: Message) -> Kind:
     """Return the kind under which a message is queued."""
+    if isinstance(message, TaskMessage):
+        return Kind.TASK
     return Kind.RUN if isinstance(message, RunMessage) else Kind.STEP
 
 
-def encode(message: Message) -> bytes:
+def encode(message: RunMessage | StepMessage) -> bytes:
     """Return the bytes of a taskiq message that carries ``message`` as its only argument."""
     body = {
         "task_id": message.task_id,
@@ -127,6 +150,13 @@ def encode(message: Message) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+_CLASSES: Mapping[Kind, type[Message]] = {
+    Kind.RUN: RunMessage,
+    Kind.STEP: StepMessage,
+    Kind.TASK: TaskMessage,
+}
+
+
 def from_data(kind: Kind, data: Mapping[str, Any]) -> Message:
     """Build a message from the plain data that ``dataclasses.asdict`` made of it.
 
@@ -135,7 +165,7 @@ def from_data(kind: Kind, data: Mapping[str, Any]) -> Message:
         KeyError: It names no code.
     """
     values: dict[str, Any] = {**data, "code": CodeName(**data["code"])}
-    return RunMessage(**values) if kind is Kind.RUN else StepMessage(**values)
+    return _CLASSES[kind](**values)
 
 
 def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
@@ -144,6 +174,8 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
     Raises:
         MessageError: They are not a message of that kind, or are newer than this release.
     """
+    if kind is Kind.TASK:
+        return _decode_task(task_id, payload)
     try:
         body = json.loads(payload)
         schema = int(body["labels"]["schema"])
@@ -166,3 +198,16 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
         return from_data(kind, data)
     except (ValueError, KeyError, TypeError) as error:
         raise MessageError(f"Message {task_id} is not a {kind.value}: {error}.", task_id) from error
+
+
+def _decode_task(task_id: str, payload: bytes) -> TaskMessage:
+    try:
+        said = payload.decode()
+        body = json.loads(said)
+        labels, name = dict(body["labels"]), str(body["task_name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MessageError(
+            f"Message {task_id} is not a taskiq message ({type(error).__name__}: {error}).", task_id
+        ) from error
+    code = CodeName(name, location=labels.get(LOCATION_LABEL))
+    return TaskMessage(task_id, str(labels.get(RUN_ID_LABEL, "")), code, said)

@@ -35,6 +35,9 @@ KEYS: dict[str, Key] = {
     "record": Key(
         ("task_id",), "hash", "scripts", "outcome_ttl_s after its end", "the truth about a message"
     ),
+    "result": Key(
+        ("task_id",), "string", "its child", "outcome_ttl_s", "what a user's own task returned"
+    ),
     "stream": Key(
         ("queue", "kind", "band"),
         "stream",

@@ -238,6 +238,11 @@ def cancel(run_id: str, *, whole_run: bool, outcome_ttl_s: int) -> Call[Cancelle
     return Call("cancel", arguments, lambda answer: Cancelled(*(int(part) for part in answer)))
 
 
+def cancel_message(task_id: str, outcome_ttl_s: int) -> Call[str]:
+    """Cancel one message; answers ``cancelled``, ``ordered`` (its owner stops it) or ``over``."""
+    return Call("cancel_message", [task_id, str(outcome_ttl_s)], text)
+
+
 def restate(delivery: Delivery, worker_id: str) -> Call[Verdict]:
     """Write again what a worker really executes and the server forgot.
 

@@ -9,9 +9,10 @@ run long work twice and lose it on a crash (``taskiq_and_reliability.md``, secti
 import asyncio
 import contextlib
 import secrets
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import redis.exceptions
 from taskiq import AckableMessage
@@ -19,11 +20,13 @@ from taskiq.message import BrokerMessage
 from taskiq_redis.redis_broker import BaseRedisBroker
 
 from ..errors import BrokerError, BrokerUnavailable, ConfigurationError
+from ..messages import RUN_ID_LABEL
 from ..settings import TaskiqSettings, check_queue_name
 from ..states import Kind
 from . import records
 from .connection import AsyncConnection, blocking_client, connection_options
 from .records import Delivery, NothingWaits
+from .results import JsonResultBackend
 from .scripts import Call
 
 #: Every tenth claim of a lane takes the longest-waiting message of all, so that nothing starves.
@@ -65,7 +68,8 @@ async def _acknowledged_by_its_record() -> None:
 class PriorityStreamBroker(BaseRedisBroker):
     """A taskiq broker with queues, priorities and owners, on Redis or Valkey.
 
-    Labels of a taskiq task choose ``queue`` and ``priority`` (0..10, 10 first).
+    Labels of a taskiq task choose ``queue`` and ``priority`` (0..10, 10 first). Results are JSON
+    and are kept for ``outcome_ttl_s``.
 
     Args:
         settings: The deployment.
@@ -77,6 +81,9 @@ class PriorityStreamBroker(BaseRedisBroker):
         ConfigurationError: No url is configured.
     """
 
+    #: Every broker of this process: a child looks for a task in those that its code made.
+    made: ClassVar["weakref.WeakSet[PriorityStreamBroker]"] = weakref.WeakSet()
+
     def __init__(
         self,
         settings: TaskiqSettings,
@@ -87,6 +94,8 @@ class PriorityStreamBroker(BaseRedisBroker):
         url, options = connection_options(settings, asynchronous=True)
         super().__init__(url, queue_name=settings.default_queue, **(options | connection_kwargs))
         self.settings = settings
+        self.result_backend = JsonResultBackend(settings)
+        PriorityStreamBroker.made.add(self)
         self.lane = lane
         self.records = AsyncConnection(settings, pool=self.connection_pool)
         self._on_outage = on_outage or (lambda _away: None)
@@ -110,7 +119,7 @@ class PriorityStreamBroker(BaseRedisBroker):
                 kind=Kind.TASK,
                 queue=queue,
                 priority=priority,
-                run_id="",
+                run_id=str(labels.get(RUN_ID_LABEL, "")),
                 payload=message.message,
                 outcome_ttl_s=self.settings.outcome_ttl_s,
             )

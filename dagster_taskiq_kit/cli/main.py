@@ -7,22 +7,26 @@ a defect of the kit. Neither Dagster nor taskiq is imported to show help.
 import contextlib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import TaskiqKitError
+from ..errors import ConfigurationError, TaskiqKitError
 from ..version import __version__
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from ..broker.connection import SyncConnection
 
 #: Where each command lives: module and attribute.
 _COMMANDS = {
     "dead-letter": ("dead_letter", "dead_letter"),
     "dev": ("dev", "dev"),
+    "doctor": ("doctor", "doctor"),
     "queue": ("queue", "queue"),
     "status": ("status", "status"),
     "worker": ("worker", "worker"),
@@ -84,6 +88,35 @@ def connect(options: Mapping[str, Any]) -> "Generator[SyncConnection]":
     settings = TaskiqSettings.resolve(given(options), where="options")
     with contextlib.closing(SyncConnection(settings)) as connection:
         yield connection
+
+
+@contextlib.contextmanager
+def open_instance() -> "Generator[dg.DagsterInstance]":
+    """Open the Dagster instance of this process, from its own ``DAGSTER_HOME``."""
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        raise ConfigurationError(
+            "DAGSTER_HOME is not set: the Dagster instance is not known. "
+            "Set it to the folder of your dagster.yaml.",
+            "DAGSTER_HOME",
+        )
+    import dagster as dg
+
+    try:
+        instance = dg.DagsterInstance.get()
+        # Made only when it is asked for: a bad block of dagster.yaml is to be told now.
+        _ = instance.run_launcher
+    except (dg.DagsterError, ConfigurationError) as error:
+        # Dagster's own text begins with the schema, or ends with a stack trace.
+        findings = error.errors if isinstance(error, dg.DagsterInvalidConfigError) else [error]
+        said = " ".join(str(getattr(one, "message", one)) for one in findings)
+        said = " ".join(said.partition("Stack Trace:")[0].split())
+        raise ConfigurationError(
+            f"The Dagster instance in {home} cannot be used: {said} Correct its dagster.yaml.",
+            "DAGSTER_HOME",
+        ) from error
+    with instance:
+        yield instance
 
 
 def configure_logging(level: str, prefix: str = "") -> None:

@@ -132,19 +132,26 @@ def as_text(snapshot: Snapshot, findings: Sequence[Finding]) -> Sequence[str]:
         for worker in snapshot.workers
         for each in worker.held
     ]
-    lines = [*_verdicts(findings), "", *queue_rows(snapshot), "", *worker_rows(snapshot.workers)]
+    lines = [
+        *verdict_lines(findings),
+        "",
+        *queue_rows(snapshot),
+        "",
+        *worker_rows(snapshot.workers),
+    ]
     executes = table(("EXECUTING", "STATE", "FOR", "WORKER"), executing)
     return [*lines, "", *(executes or ["Nothing executes."])]
 
 
-def _verdicts(findings: Sequence[Finding]) -> Sequence[str]:
-    bad = sorted((f for f in findings if not f.ok), key=lambda f: -f.severity.rank)
-    if not bad:
+def verdict_lines(findings: Sequence[Finding], *, every: bool = False) -> Sequence[str]:
+    """Return findings as lines, the worst first; those that are fine only when asked for."""
+    shown = sorted((f for f in findings if every or not f.ok), key=lambda f: -f.severity.rank)
+    if not shown:
         return [click.style(f"All {len(findings)} checks pass.", fg=_COLOURS[Severity.OK])]
     return [
         f"{click.style(f.severity.value.upper(), fg=_COLOURS[f.severity])} {f.subject} {f.check}: "
-        f"{f.sentence} {f.remedy}"
-        for f in bad
+        f"{f.sentence} {f.remedy}".rstrip()
+        for f in shown
     ]
 
 

@@ -1,20 +1,15 @@
 """``dagster-taskiq worker``: start a worker."""
 
 import asyncio
-import contextlib
 import os
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
 from . import steer
-from .main import broker_options, configure_logging, given
-
-if TYPE_CHECKING:
-    import dagster as dg
+from .main import broker_options, configure_logging, given, open_instance
 
 
 @click.group()
@@ -66,8 +61,10 @@ def start(
     """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
     configure_logging(loglevel)
     settings = TaskiqSettings.resolve(given(broker), where="options")
-    settings.require_url()
-    with _instance() as instance:
+    # Its children, and the user's own code in them, find the same deployment.
+    os.environ["DAGSTER_TASKIQ_URL"] = settings.require_url()
+    os.environ["DAGSTER_TASKIQ_NAMESPACE"] = settings.namespace
+    with open_instance() as instance:
         from .. import dagster_seam as seam
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
@@ -110,32 +107,3 @@ def _queue(name: str) -> str:
         return check_queue_name(name)
     except ValueError as error:
         raise ConfigurationError(f"--queue: {error}.", "queue") from None
-
-
-@contextlib.contextmanager
-def _instance() -> "Generator[dg.DagsterInstance]":
-    """Open the Dagster instance of this worker, from its own ``DAGSTER_HOME``."""
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        raise ConfigurationError(
-            "DAGSTER_HOME is not set: a worker needs the Dagster instance whose runs it executes. "
-            "Set it to the folder of your dagster.yaml.",
-            "DAGSTER_HOME",
-        )
-    import dagster as dg
-
-    try:
-        instance = dg.DagsterInstance.get()
-        # Made only when it is asked for: a bad block of dagster.yaml is to be told now.
-        _ = instance.run_launcher
-    except (dg.DagsterError, ConfigurationError) as error:
-        # Dagster's own text begins with the schema, or ends with a stack trace.
-        findings = error.errors if isinstance(error, dg.DagsterInvalidConfigError) else [error]
-        said = " ".join(str(getattr(one, "message", one)) for one in findings)
-        said = " ".join(said.partition("Stack Trace:")[0].split())
-        raise ConfigurationError(
-            f"The Dagster instance in {home} cannot be used: {said} Correct its dagster.yaml.",
-            "DAGSTER_HOME",
-        ) from error
-    with instance:
-        yield instance

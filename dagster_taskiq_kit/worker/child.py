@@ -16,7 +16,7 @@ import dagster as dg
 from .. import dagster_seam as seam
 from ..errors import CodeError
 from ..instance_pool import connect_ahead, know_shard
-from ..messages import Message, RunMessage, StepMessage, from_data
+from ..messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ..prepared_jobs import PreparedJobs
 from ..states import Kind, State
 from .place import Place
@@ -123,6 +123,10 @@ def _execute(
     message: Message,
     place: Place,
 ) -> Outcome:
+    if isinstance(message, TaskMessage):
+        wire.send(op="begin")
+        _wait_for_go(wire)
+        return _execute_task(message)
     with seam.capture_interrupts():
         # Asked now and answered while the run is read, so that the permission costs no time.
         wire.send(op="begin")
@@ -138,6 +142,15 @@ def _execute(
             seam.say_where_steps_run(str(place), place.metadata())
             return _execute_step(prepared, instance, run, message, job, wire)
         return _execute_run(instance, run, message, job, place, wire)
+
+
+def _execute_task(message: TaskMessage) -> Outcome:
+    from .user_task import execute_task
+
+    result = execute_task(message)
+    if result.is_err:
+        return State.FAILED, {"reason": f"{type(result.error).__name__}: {result.error}"}
+    return State.SUCCEEDED, {}
 
 
 def _settle(seconds: float) -> None:

@@ -70,6 +70,8 @@ class ForkServerClient:
         self._forked = forked
         self.mode = "starting"
         self.pointers: Sequence[str] = ()
+        #: Names of the users' own taskiq tasks in it; a cold server does not know them.
+        self.tasks: Sequence[str] = ()
         self._executions: dict[str, Execution] = {}
         self._spare: int | None = None
         self._deadline_s: float | None = None
@@ -102,6 +104,7 @@ class ForkServerClient:
             await self._process.wait()
             raise CodeLoadFailed(self.location.name, packet["traceback"])
         self.mode, self.pointers = packet["mode"], packet["pointers"]
+        self.tasks = packet.get("tasks", [])
         if self.mode == "cold":
             logger.warning(
                 "Code location %r is served cold: it wants another interpreter, or leaves a thread "
@@ -149,6 +152,8 @@ class ForkServerClient:
         """Return whether a message that names ``code`` is for this location."""
         if code.location is not None and code.location == self.location.name:
             return True
+        if code.location is None and code.pointer is None:
+            return code.job in self.tasks
         return code.pointer in self.pointers
 
     def begin(self, key: str, message: Message, place: Place) -> Execution:

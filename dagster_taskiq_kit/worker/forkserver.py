@@ -363,7 +363,15 @@ def main_server(worker: Wire, location: str, *, cold: bool) -> None:
         gc.freeze()
         gc.disable()  # in the fork server only: a collection would copy every page it visits
         maker = WarmMaker(loaded)
-        worker.send(op="ready", pid=os.getpid(), mode="warm", pointers=list(loaded[0].pointers()))
+        from .user_task import registered_tasks
+
+        worker.send(
+            op="ready",
+            pid=os.getpid(),
+            mode="warm",
+            pointers=list(loaded[0].pointers()),
+            tasks=list(registered_tasks()),
+        )
     ForkServer(worker, maker).serve()
 
 

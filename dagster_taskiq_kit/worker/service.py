@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 _ORDERS_WAIT_MS = 2_000
 _CANCEL_AGAIN_S = 0.2
-_LINES = {"steps": Kind.STEP, "runs": Kind.RUN}
+_LINES = {"steps": (Kind.STEP, Kind.TASK), "runs": (Kind.RUN,)}
 
 
 _MEMORY_LOOK_S = 0.5
@@ -172,13 +172,13 @@ class Worker:
             LaneReceiver(
                 PriorityStreamBroker(
                     self._settings,
-                    Lane(name, self.worker_id, [kind], self._options.queues, slots[name]),
+                    Lane(name, self.worker_id, kinds, self._options.queues, slots[name]),
                     on_outage=self._say_outage,
                 ),
                 slots[name],
                 self._deliveries.execute,
             )
-            for name, kind in _LINES.items()
+            for name, kinds in _LINES.items()
             if slots[name]
         ]
 

@@ -54,7 +54,7 @@ class Witness:
             Exception: Whatever the storage raises when it cannot be read; nothing is known then.
         """
         verdicts: dict[str, str] = {}
-        for run_id in {each.message.run_id for each in executing}:
+        for run_id in {each.message.run_id for each in executing} - {""}:
             run = self._instance.get_run_by_id(run_id)
             ends: _RunEnds | None = None
             for message, pid in (
@@ -67,7 +67,7 @@ class Witness:
                 elif isinstance(message, RunMessage):
                     if self._instance.count_resume_run_attempts(run_id) > message.resume_no:
                         verdicts[message.task_id] = "The run was resumed elsewhere."
-                else:
+                elif isinstance(message, StepMessage):
                     if ends is None:
                         ends = self._logs.setdefault(run_id, _RunEnds(self._instance, run_id))
                         ends.read_on()

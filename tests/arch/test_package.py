@@ -17,6 +17,7 @@ def test_the_public_names_are_these():
         "StuckRunPolicy",
         "TaskiqExecutor",
         "TaskiqKitError",
+        "TaskiqResource",
         "TaskiqRunLauncher",
         "TaskiqSettings",
         "__version__",

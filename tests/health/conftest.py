@@ -24,17 +24,20 @@ SENSORS = ("taskiq_health_sensor", "taskiq_stuck_run_sensor")
 class Watching:
     """A fleet, its broker, and the project that watches it."""
 
-    def __init__(self, fleet: Fleet, broker: OwnBroker, gate: Path, process_context) -> None:
+    def __init__(
+        self, fleet: Fleet, broker: OwnBroker, gate: Path, process_context, code: Path
+    ) -> None:
         self.fleet = fleet
         self.instance = fleet.instance
         self.broker = broker
         self.gate = gate
         self.process_context = process_context
+        self.code = code
         self.workspace_file = fleet.home / "workspace.yaml"
 
     def start_worker(self, **options):
         environment = {"GATE": str(self.gate), **options.pop("environment", {})}
-        return self.fleet.start_worker("-f", str(CODE), environment=environment, **options)
+        return self.fleet.start_worker("-f", str(self.code), environment=environment, **options)
 
     def launch(self, job: str) -> str:
         return seam.launch_job(self.instance, self.process_context.create_request_context(), job)
@@ -109,7 +112,7 @@ def make_watching(make_fleet, broker, tmp_path):
     import contextlib
 
     @contextlib.contextmanager
-    def make(settings=None, environment=None, **options):
+    def make(settings=None, environment=None, code=CODE, **options):
         gate = tmp_path / "gate"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GATE", str(gate))
@@ -119,13 +122,13 @@ def make_watching(make_fleet, broker, tmp_path):
                 url=broker.url, settings={**SHORT, **(settings or {})}, **options
             ) as fleet:
                 workspace = fleet.home / "workspace.yaml"
-                target = {"relative_path": str(CODE), "location_name": "health_jobs.py"}
+                target = {"relative_path": str(code), "location_name": code.name}
                 workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
                 with WorkspaceProcessContext(
                     fleet.instance, WorkspaceFileTarget([str(workspace)]),
                     code_server_log_level="WARNING",
                 ) as process_context:  # fmt: skip
-                    yield Watching(fleet, broker, gate, process_context)
+                    yield Watching(fleet, broker, gate, process_context, code)
 
     return make
 

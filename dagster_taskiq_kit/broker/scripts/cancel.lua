@@ -13,9 +13,7 @@ for _, id in ipairs(redis.call('SMEMBERS', key.run(run_id))) do
       conclude(id, record, 'cancelled', at, '{}', ttl_s)
       cancelled = cancelled + 1
     elseif record.state == 'claimed' or record.state == 'running' then
-      local orders = key.orders(record.worker)
-      redis.call('XADD', orders, 'MAXLEN', '~', MAX_ORDERS, '*', 'order', 'cancel', 'id', id)
-      redis.call('EXPIRE', orders, HOUR_S)
+      order_cancel(id, record)
       ordered = ordered + 1
       if record.kind == 'run' then runs_ordered = runs_ordered + 1 end
     end

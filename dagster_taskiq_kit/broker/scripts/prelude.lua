@@ -152,6 +152,12 @@ local function unbury(entry_id)
   return letter
 end
 
+local function order_cancel(id, record)
+  local orders = key.orders(record.worker)
+  redis.call('XADD', orders, 'MAXLEN', '~', MAX_ORDERS, '*', 'order', 'cancel', 'id', id)
+  redis.call('EXPIRE', orders, HOUR_S)
+end
+
 local function bury(id, record, reason)
   if redis.call('XLEN', key.dead()) >= MAX_DEAD_LETTERS then
     unbury(redis.call('XRANGE', key.dead(), '-', '+', 'COUNT', 1)[1][1])

@@ -1,0 +1,37 @@
+"""``dagster-taskiq doctor``: examines an installation and says how to mend what is not fine."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ..health.findings import Severity, worst
+from ..health.snapshot import read_snapshot
+from .main import broker_options, connect, open_instance
+from .status import verdict_lines
+
+
+@click.command()
+@broker_options
+@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to compare.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def doctor(workspaces: tuple[str, ...], as_json: bool, **broker: Any) -> None:
+    """Examine this installation; exit code 2 when something is an ERROR. Changes nothing."""
+    with connect(broker) as connection, open_instance() as instance:
+        from .. import dagster_seam as seam
+        from ..doctor import examine
+
+        locations = (
+            [each.name for each in seam.code_locations(workspaces=workspaces)]
+            if workspaces
+            else None
+        )
+        snapshot = read_snapshot(connection)
+        findings = examine(instance, snapshot, connection.settings, locations)
+    if as_json:
+        click.echo(json.dumps([{**asdict(f), "severity": f.severity.value} for f in findings]))
+    else:
+        click.echo("\n".join(verdict_lines(findings, every=True)))
+    sys.exit(2 if worst(findings) is Severity.ERROR else 0)
