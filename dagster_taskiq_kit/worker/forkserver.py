@@ -365,13 +365,8 @@ def main_server(worker: Wire, location: str, *, cold: bool) -> None:
         maker = WarmMaker(loaded)
         from .user_task import registered_tasks
 
-        worker.send(
-            op="ready",
-            pid=os.getpid(),
-            mode="warm",
-            pointers=list(loaded[0].pointers()),
-            tasks=list(registered_tasks()),
-        )
+        ours = {"pointers": list(loaded[0].pointers()), "tasks": list(registered_tasks())}
+        worker.send(op="ready", pid=os.getpid(), mode="warm", **ours)
     ForkServer(worker, maker).serve()
 
 
