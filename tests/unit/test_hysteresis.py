@@ -1,0 +1,87 @@
+"""The health sensor's memory: two readings make a change, and an old cursor does no harm."""
+
+import json
+
+import pytest
+
+from dagster_taskiq_kit.health.findings import Finding, Severity
+from dagster_taskiq_kit.health.hysteresis import Memory
+
+OK, WARN, ERROR = Severity.OK, Severity.WARN, Severity.ERROR
+
+
+def finding(severity: Severity, check: str = "backlog") -> Finding:
+    return Finding("queue/q", check, severity, "A sentence.", "" if severity is OK else "Do it.")
+
+
+def changes(readings: list[Severity]) -> list[tuple[str, str]]:
+    """Take readings in, each through a cursor as the daemon stores it; returns the changes."""
+    cursor, found = None, []
+    for severity in readings:
+        memory = Memory.from_json(cursor)
+        found += [
+            (before.value, after.severity.value)
+            for after, before in memory.take([finding(severity)])
+        ]
+        cursor = memory.to_json()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([OK, OK, OK], []),
+        ([OK, ERROR, OK, ERROR, OK], []),
+        ([OK, ERROR, ERROR], [("ok", "error")]),
+        ([OK, WARN, ERROR], [("ok", "error")]),
+        ([OK, ERROR, ERROR, OK, ERROR, OK, OK], [("ok", "error"), ("error", "ok")]),
+        ([ERROR, OK], []),
+        ([ERROR, OK, OK], [("error", "ok")]),
+    ],
+)
+def test_a_verdict_changes_when_two_readings_in_a_row_say_so(readings, expected):
+    assert changes(readings) == expected
+
+
+def test_a_check_that_a_reading_does_not_speak_of_keeps_its_verdict():
+    memory = Memory()
+    list(memory.take([finding(ERROR), finding(OK, "dead_letters")]))
+    list(memory.take([finding(ERROR)]))
+    list(memory.take([finding(ERROR)]))
+    assert memory.is_settled(finding(OK, "dead_letters"))
+    assert memory.is_settled(finding(ERROR))
+    assert not memory.is_settled(finding(OK))
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [None, "", "nonsense", "[]", '"text"', "17", json.dumps({"version": 0, "checks": {}}),
+     json.dumps({"version": 1}), json.dumps({"version": 1, "verdicts": {"a": {"x": 1}}}),
+     json.dumps({"version": 1, "verdicts": {}, "reported_at_s": {"a": "soon"}})],
+)  # fmt: skip
+def test_a_cursor_of_another_release_is_begun_anew(cursor):
+    assert Memory.from_json(cursor) == Memory()
+
+
+def test_changed_subjects_are_reported_first_then_the_longest_silent():
+    memory = Memory()
+    subjects = ["redis", "queue/q", "workers"]
+    list(memory.take([finding(OK)]))
+    memory.reported("queue/q", [finding(OK)], 100.0)
+    memory.reported("redis", [], 90.0)
+    memory.reported("workers", [], 80.0)
+    assert memory.due(subjects, 110.0, every_s=300) == []
+    assert memory.due(subjects, 385.0, every_s=300) == ["workers"]
+    assert memory.due(subjects, 500.0, every_s=300) == ["workers", "redis", "queue/q"]
+    for _ in range(2):
+        list(memory.take([finding(WARN)]))
+    assert memory.due(subjects, 500.0, every_s=300) == ["queue/q", "workers", "redis"]
+    assert memory.due(subjects, 110.0, every_s=300) == ["queue/q"]
+
+
+def test_a_doubt_is_not_reported():
+    memory = Memory()
+    list(memory.take([finding(OK)]))
+    memory.reported("queue/q", [finding(OK)], 100.0)
+    list(memory.take([finding(ERROR)]))
+    assert memory.due(["queue/q"], 110.0, every_s=300) == []
