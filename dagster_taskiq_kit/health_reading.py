@@ -91,13 +91,9 @@ def _read(
 
 
 def deployment(settings: TaskiqSettings | None) -> TaskiqSettings:
-    """Return the settings, with the url of this process's environment if they name none.
+    """Return the settings, with what they leave open from this process's environment.
 
     Raises:
         ConfigurationError: The environment holds a bad value.
     """
-    if settings is None:
-        return TaskiqSettings.resolve()
-    if settings.url is None:
-        return settings.model_copy(update={"url": TaskiqSettings.resolve().url})
-    return settings
+    return TaskiqSettings.resolve(settings.model_dump(exclude_unset=True) if settings else None)

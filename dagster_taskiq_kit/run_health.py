@@ -35,6 +35,8 @@ GONE_FOR_LEASES = 4
 CANCELING_FOR_GRACES = 3
 #: Only runs that said nothing for so long have their log read for lost steps.
 _QUIET_S = 120.0
+#: Runs whose log is looked at in one reading, the longest open first: the database has other work.
+_MOST_LOGS = 50
 
 
 class Cause(str, Enum):
@@ -156,6 +158,7 @@ class _Looking:
         self._settings: TaskiqSettings = connection.settings
         self._snapshot = snapshot
         self._no_progress_s = no_progress_s
+        self._logs_left = _MOST_LOGS
         self._gone_for_s = GONE_FOR_LEASES * self._settings.lease_s
         self._ours = isinstance(instance.run_launcher, TaskiqRunLauncher)
 
@@ -251,6 +254,9 @@ class _Looking:
 
     def _quiet(self, each: _Open) -> StuckRun | None:
         """Look into the log of a run with a live worker that has said nothing for long."""
+        if self._logs_left <= 0:
+            return None
+        self._logs_left -= 1
         newest = self._instance.get_records_for_run(each.run.run_id, limit=1, ascending=False)
         quiet_s = time.time() - newest.records[0].timestamp if newest.records else each.for_s
         if quiet_s > _QUIET_S and (missing := self._steps_without_record(each)):
@@ -281,7 +287,12 @@ class _Looking:
             for stats in self._instance.get_run_step_stats(each.run.run_id)
             if stats.status is not None and stats.status.value == "IN_PROGRESS"
         }
-        executing = {message.split(":", 2)[2].rpartition(":")[0] for message in each.messages}
+        prefix = f"{Kind.STEP.value}:{each.run.run_id}:"
+        executing = {
+            message.removeprefix(prefix).rpartition(":")[0]
+            for message in each.messages
+            if message.startswith(prefix)
+        }
         return sorted(step for step in ours & in_progress if step and step not in executing)
 
     def _still(self, each: _Open) -> bool:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from dagster_taskiq_kit import run_health
-from dagster_taskiq_kit.messages import run_task_id
+from dagster_taskiq_kit.messages import run_task_id, step_task_id
 from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
 
 from .conftest import Watching
@@ -157,3 +157,28 @@ def test_a_cancelled_run_of_a_dead_worker_is_ended(make_watching):
         assert watching.instance.get_run_by_id(run_id).status is STATUS.CANCELING
         tick_until_acted(watching, run_id, "cancel:canceling:0")
         assert watching.instance.get_run_by_id(run_id).status is STATUS.CANCELED
+
+
+def test_a_step_in_progress_that_the_broker_knows_nothing_of_is_seen(
+    watching: Watching, monkeypatch
+):
+    monkeypatch.setattr(run_health, "_QUIET_S", 0.0)
+    watching.start_worker()
+    run_id = watching.launch("waiting")
+    started(watching, run_id)
+    broker = watching.fleet.broker
+
+    def stuck():
+        return run_health.read_run_health(
+            watching.instance, broker, watching.fleet.snapshot()
+        ).stuck
+
+    assert stuck() == []
+    step = step_task_id(run_id, "waits", 1)
+    broker.client.srem(broker.keys.name("run", run_id), step)
+    # A task of the user's own is no step of the run.
+    broker.client.sadd(broker.keys.name("run", run_id), "0123456789abcdef")
+    (found,) = stuck()
+    assert found.cause is run_health.Cause.LOST_STEP
+    assert found.run.run_id == run_id
+    assert "Step 'waits' is in progress by its log" in found.sentence

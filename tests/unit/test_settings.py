@@ -3,7 +3,7 @@
 import pytest
 
 from dagster_taskiq_kit.errors import ConfigurationError, without_password
-from dagster_taskiq_kit.settings import TaskiqSettings
+from dagster_taskiq_kit.settings import QueueObjective, TaskiqSettings
 
 
 def resolve(explicit=None, environ=None):
@@ -57,3 +57,15 @@ def test_passwords_are_never_shown():
     assert (
         without_password("redis://:pw@h and redis://u:pw@h") == "redis://:***@h and redis://u:***@h"
     )
+
+
+def test_settings_made_by_hand_leave_open_what_the_environment_says(monkeypatch):
+    from dagster_taskiq_kit.health_reading import deployment
+
+    monkeypatch.setenv("DAGSTER_TASKIQ_URL", "redis://there:1/0")
+    monkeypatch.setenv("DAGSTER_TASKIQ_NAMESPACE", "staging")
+    made = TaskiqSettings(queues={"gpu": QueueObjective(slo_s=5)}, lease_s=30)
+    found = deployment(made)
+    assert (found.url, found.namespace, found.lease_s) == ("redis://there:1/0", "staging", 30)
+    assert found.queues == made.queues
+    assert deployment(TaskiqSettings(namespace="mine")).namespace == "mine"
