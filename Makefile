@@ -14,6 +14,7 @@ dev: ## the same stack with Dagster's UI, until Ctrl-C
 	@$(BIN)/dagster-taskiq dev -q default -q heavy
 
 test: check ## everything that CI runs
+	@$(PYTHON) tools/setup_programs.py
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: ## format, lint, types

@@ -30,10 +30,11 @@ def subject_key(subject: str, key_prefix: CoercibleToPrefix = "taskiq") -> dg.As
 
 
 _DESCRIPTIONS = {
-    "redis": "The Redis or Valkey behind the taskiq broker: everything waits here.",
-    "queue": "A queue: what waits in it, for how long, and who takes work from it.",
-    "workers": "The taskiq workers: who is heard, with how many slots, executing what.",
-    "runs": "Dagster's open runs, held against what queues and workers know of them.",
+    # The catalog cuts what is longer than this.
+    "redis": "The server behind all taskiq queues.",
+    "queue": "What waits in this queue, and who serves it.",
+    "workers": "Who is heard, and what they execute.",
+    "runs": "Open runs, and which of them are stuck.",
 }
 
 

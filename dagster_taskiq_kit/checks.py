@@ -144,6 +144,16 @@ def metadata(finding: Finding, snapshot: Snapshot | None) -> dict[str, Any]:
     return found
 
 
+def _in_short(task_id: str) -> str:
+    """Return what a message is, for people: its kind, its step, and the short id of its run."""
+    kind, _, rest = task_id.partition(":")
+    if not rest:
+        return f"task {task_id[:8]}"
+    run_id, _, key_and_number = rest.partition(":")
+    step = key_and_number.rpartition(":")[0]
+    return f"{kind} {step} of {run_id[:8]}" if step else f"{kind} {run_id[:8]}"
+
+
 def worker_table(snapshot: Snapshot) -> dg.TableMetadataValue:
     """Return the workers as a table."""
     rows = [
@@ -157,7 +167,7 @@ def worker_table(snapshot: Snapshot) -> dg.TableMetadataValue:
                 "heard": f"{worker.silent_s:.0f} s ago",
                 "queues": ", ".join(worker.card.queues),
                 "code": ", ".join(worker.card.locations),
-                "executes": first_few([each.task_id for each in worker.held]),
+                "executes": first_few([_in_short(each.task_id) for each in worker.held]),
                 "release": worker.card.version,
             }
         )

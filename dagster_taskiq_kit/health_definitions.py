@@ -29,6 +29,7 @@ def build_taskiq_definitions(
     stuck_run_policy: StuckRunPolicy | str = StuckRunPolicy.REPORT,
     no_progress_s: float | None = None,
     minimum_interval_seconds: int = 30,
+    report_interval_seconds: int = 300,
     on_transition: OnTransition | None = None,
     resource_key: str | None = "taskiq",
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
@@ -51,6 +52,7 @@ def build_taskiq_definitions(
             ``re_execute``.
         no_progress_s: How long a run with a live worker may say nothing; None for no limit.
         minimum_interval_seconds: How often the sensors look.
+        report_interval_seconds: After how long an unchanged verdict is reported again.
         on_transition: Called with a finding and the severity that it had before.
         resource_key: Name of the ``TaskiqResource``; None for none.
         default_status: Whether the sensors run without being switched on.
@@ -78,6 +80,7 @@ def build_taskiq_definitions(
                 settings,
                 key_prefix=key_prefix,
                 minimum_interval_seconds=minimum_interval_seconds,
+                report_interval_seconds=report_interval_seconds,
                 no_progress_s=no_progress_s,
                 on_transition=on_transition,
                 default_status=default_status,

@@ -122,8 +122,9 @@ class Orchestrator:
     # -- beginning
 
     def _take_up(self) -> Iterator[dg.DagsterEvent]:
+        count = len(self._plan.step_keys_to_execute)
         self._say(
-            f"Executing {len(self._plan.step_keys_to_execute)} steps on taskiq workers "
+            f"Executing {count} step{'' if count == 1 else 's'} on taskiq workers "
             f"(orchestrator pid {os.getpid()})."
         )
         yield from ()

@@ -16,7 +16,7 @@ from .broker import readings
 from .broker.connection import SyncConnection
 from .broker.readings import Record
 from .broker.waiting_notes import WaitingNotes
-from .health.findings import FEW, Finding, Severity, duration
+from .health.findings import FEW, Finding, Severity, counted, duration
 from .health.snapshot import Snapshot, WorkerReading
 from .inline_runs import launched_inline
 from .launcher import TaskiqRunLauncher
@@ -352,6 +352,6 @@ def judge_runs(health: RunHealth) -> Finding:
     elif health.stuck:
         severity = Severity.ERROR
         named = " ".join(f"{each.name}: {each.sentence}" for each in health.stuck[:FEW])
-        sentence = f"{len(health.stuck)} runs are stuck. {named} {sentence}"
+        sentence = f"Stuck: {counted(len(health.stuck), 'run')}. {named} {sentence}"
         remedy = " ".join(sorted({each.remedy for each in health.stuck}))
     return Finding("runs", "no_stuck_runs", severity, sentence, remedy, numbers, "error > 0 stuck")

@@ -15,6 +15,7 @@ from . import dagster_seam as seam
 from .broker import readings, records
 from .broker.connection import SyncConnection
 from .errors import BrokerError, ConfigurationError
+from .health.findings import counted
 from .health_reading import GIVE_UP_S, deployment, read_health
 from .launcher import TaskiqRunLauncher
 from .run_health import STATUS, Cause, StuckRun
@@ -88,19 +89,19 @@ def build_taskiq_stuck_run_sensor(
         hasty = found_settings.model_copy(update={"give_up_s": GIVE_UP_S})
         connection = SyncConnection(hasty)
         try:
-            acting = Acting(context.instance, connection, chosen)
+            acting = StuckRunActions(context.instance, connection, chosen)
             done = [said for each in found.runs.stuck if (said := acting.act(each))]
         except BrokerError as error:
             return dg.SkipReason(f"{error} The rest follows when it is back.")
         finally:
             connection.close()
-        stuck = len(found.runs.stuck)
-        return dg.SkipReason(f"{stuck} runs are stuck. {' '.join(done)}".strip())
+        stuck = counted(len(found.runs.stuck), "run")
+        return dg.SkipReason(f"Stuck: {stuck}. {' '.join(done)}".strip())
 
     return stuck_run_sensor
 
 
-class Acting:
+class StuckRunActions:
     """The actions of one tick.
 
     Args:

@@ -85,9 +85,14 @@ def first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural where it is not one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the unit in which a person would say it."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
+            return f"{round(seconds / size, 1):g} {unit}"
     return f"{seconds:.1f} s"

@@ -1,19 +1,21 @@
 """What the health sensor remembers between two ticks: verdicts, doubts about them, and reports.
 
 Invariant: a verdict changes only when two readings in a row say so, so that one slow answer neither
-alarms nor calms anybody. What cannot be read (an older release's cursor) is begun anew.
+alarms nor calms anybody. What cannot be read (an older release's cursor) is begun anew. The cursor
+names only what is not fine, since the UI shows all of it: a check of a reported subject that it
+does not name is fine, and was reported so.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from .findings import Finding, Severity
 
 #: Readings in a row that a change takes.
 AGREEING = 2
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass
@@ -23,6 +25,10 @@ class _Verdict:
     doubts: int = 0
     #: The severity that was last reported to Dagster.
     reported: str = ""
+
+
+def _fine() -> _Verdict:
+    return _Verdict(Severity.OK.value, 0, Severity.OK.value)
 
 
 @dataclass
@@ -44,17 +50,16 @@ class Memory:
             raw: Mapping[str, Any] = json.loads(cursor or "{}")
             if raw.get("version") != _VERSION:
                 return cls()
-            verdicts = {name: _Verdict(**each) for name, each in raw["verdicts"].items()}
+            verdicts = {name: _Verdict(*each) for name, each in raw["not_fine"].items()}
             return cls(verdicts, {name: float(at) for name, at in raw["reported_at_s"].items()})
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
     def to_json(self) -> str:
         """Return the cursor."""
-        verdicts = {name: asdict(each) for name, each in self.verdicts.items()}
-        data = {
-            "version": _VERSION, "verdicts": verdicts, "reported_at_s": self.reported_at_s,
-        }  # fmt: skip
+        not_fine = {name: astuple(each) for name, each in self.verdicts.items() if each != _fine()}
+        reported_at_s = {subject: int(at) for subject, at in self.reported_at_s.items()}
+        data = {"version": _VERSION, "not_fine": not_fine, "reported_at_s": reported_at_s}
         return json.dumps(data, separators=(",", ":"))
 
     def take(self, findings: Iterable[Finding]) -> Iterator[tuple[Finding, Severity]]:
@@ -64,6 +69,8 @@ class Memory:
         """
         for finding in findings:
             known = self.verdicts.get(_name(finding))
+            if known is None and finding.subject in self.reported_at_s:
+                known = self.verdicts[_name(finding)] = _fine()
             if known is None:
                 self.verdicts[_name(finding)] = _Verdict(finding.severity.value)
             elif known.severity == finding.severity.value:

@@ -7,7 +7,7 @@ only while something waits in it.
 from collections.abc import Callable, Sequence
 
 from ..settings import TaskiqSettings
-from .findings import Finding, Severity, duration, queue_subject, watched_queues
+from .findings import Finding, Severity, counted, duration, queue_subject, watched_queues
 from .snapshot import QueueReading, Snapshot
 
 #: A queue whose oldest message waits for this many times its objective is an ERROR.
@@ -47,7 +47,7 @@ def _backlog(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSettings) 
         severity,
         f"{queue.backlog} waiting, {queue.claimed} claimed, {queue.running} running.",
         "" if severity is Severity.OK else _more_workers(queue, snapshot),
-        {"backlog": queue.backlog, "claimed": queue.claimed, "running": queue.running},
+        {"backlog": queue.backlog, "running": queue.running},
         f"warn > {promised.backlog_warn}, error > {promised.backlog_error}",
     )
 
@@ -58,8 +58,8 @@ def _has_live_worker(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSe
     wanted = settings.objective(queue.name).min_workers if declared else 0
     missing = len(taking) < max(wanted, 1 if queue.backlog else 0)
     severity = Severity.ERROR if missing else Severity.WARN if queue.paused else Severity.OK
-    waits = f", and {queue.backlog} messages wait" if missing and queue.backlog else ""
-    sentence = f"{len(taking)} live workers take work from it{waits}."
+    waits = f" Waiting: {counted(queue.backlog, 'message')}." if missing and queue.backlog else ""
+    sentence = f"Served by {counted(len(taking), 'live worker')}.{waits}"
     remedy = ""
     if missing:
         remedy = f"Start one: `dagster-taskiq worker start -q {queue.name}`."
@@ -73,7 +73,8 @@ def _has_live_worker(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSe
         sentence,
         remedy.strip(),
         {"live_workers": len(taking)},
-        f"error < {max(wanted, 1)} when work waits, error < {wanted} always, warn when paused",
+        (f"error < {wanted}" if wanted else "error < 1 while something waits")
+        + ", warn when paused",
     )
 
 
@@ -84,7 +85,7 @@ def _redeliveries(queue: QueueReading, _snapshot: Snapshot, settings: TaskiqSett
         queue_subject(queue.name),
         "redeliveries",
         Severity.WARN if bad else Severity.OK,
-        f"{queue.troubled} messages were redelivered or lost in the last hour.",
+        f"In the last hour {counted(queue.troubled, 'message')} redelivered or lost.",
         "Look at why workers die: `dagster-taskiq worker list`, and out-of-memory kills on their "
         "hosts." if bad else "",
         {"troubled_last_hour": queue.troubled},
@@ -98,7 +99,7 @@ def _dead_letters(queue: QueueReading, _snapshot: Snapshot, _settings: TaskiqSet
         queue_subject(queue.name),
         "dead_letters",
         Severity.WARN if bad else Severity.OK,
-        f"{queue.dead_letters} dead letters." if bad else "No dead letters.",
+        f"{counted(queue.dead_letters, 'dead letter')}." if bad else "No dead letters.",
         "See why with `dagster-taskiq dead-letter list`, then requeue or purge them."
         if bad
         else "",
@@ -113,7 +114,7 @@ def _more_workers(queue: QueueReading, snapshot: Snapshot) -> str:
     servers = snapshot.servers_of(queue.name)
     if not servers:
         return f"No live worker serves it: `dagster-taskiq worker start -q {queue.name}`."
-    return f"{len(servers)} live workers serve it: start more, or give them more slots."
+    return f"Served by {counted(len(servers), 'live worker')}: start more, or give them more slots."
 
 
 QUEUE_RULES: Sequence[Callable[[QueueReading, Snapshot, TaskiqSettings], Finding]] = (

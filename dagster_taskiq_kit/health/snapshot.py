@@ -199,6 +199,7 @@ def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) ->
         connection.client.ping()
         return time.perf_counter() - began_s
 
+    connection.attempt(timed_ping, give_up_s)  # connects
     latency_s = connection.attempt(timed_ping, give_up_s)
     return connection.run(
         Call("snapshot", [], lambda answer: _read(json.loads(answer), latency_s)), give_up_s

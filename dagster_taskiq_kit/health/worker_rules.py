@@ -7,7 +7,7 @@ error.
 from collections.abc import Callable, Sequence
 
 from ..settings import TaskiqSettings
-from .findings import FEW, Finding, Severity, duration
+from .findings import FEW, Finding, Severity, counted, duration
 from .snapshot import Snapshot
 
 #: A worker that was given up is news for this long.
@@ -29,12 +29,12 @@ def _heartbeats(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
         "error when a silent worker holds work, warn when one is silent or was given up in the "
         f"last {duration(LOST_WORKER_NEWS_S)}"
     )
-    sentence, remedy, severity = f"{live} workers are heard.", "", Severity.OK
+    sentence, remedy, severity = f"Heard of {counted(live, 'worker')}.", "", Severity.OK
     if silent or news:
         severity = Severity.ERROR if holding else Severity.WARN
         said = [
             f"{worker.card.worker_id} on {worker.card.host} is silent for "
-            f"{duration(worker.silent_s)} and holds {len(worker.held)} messages"
+            f"{duration(worker.silent_s)} and holds {counted(len(worker.held), 'message')}"
             for worker in (holding or silent)[:FEW]
         ]
         said += [
@@ -61,19 +61,18 @@ def _slots_free(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     }
     short = []
     if waiting["step", "task"] and not free["step"]:
-        short.append(f"{waiting['step', 'task']} steps and tasks wait and no slot is free")
+        short.append(f"no slot is free for {waiting['step', 'task']} waiting steps and tasks")
     if waiting[("run",)] and not free["run"]:
-        short.append(f"{waiting[('run',)]} runs wait and no run slot is free")
+        short.append(f"no run slot is free for {counted(waiting[('run',)], 'waiting run')}")
     slots, run_slots = (sum(getattr(w.card, n) for w in alive) for n in ("slots", "run_slots"))
     sentence = f"{free['step']} of {slots} slots and {free['run']} of {run_slots} run slots free."
     return Finding(
         "workers",
         "slots_free",
         Severity.WARN if short else Severity.OK,
-        f"{sentence} {'; '.join(short)}." if short else sentence,
+        f"{sentence[:-1]}: {', '.join(short)}." if short else sentence,
         "Start more workers, or give them more --slots or --run-slots." if short else "",
-        {"free_slots": free["step"], "free_run_slots": free["run"], "slots": slots,
-         "run_slots": run_slots},
+        {"free_slots": free["step"], "free_run_slots": free["run"]},
         "warn when work waits and no slot is free",
     )  # fmt: skip
 
@@ -90,11 +89,13 @@ def _version_skew(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
         wrong.append(f"dagster {', '.join(dagster)}")
     if wrong:
         remedies.append("Finish the rollout: bring all workers to one release.")
-    sentence = f"{len(live)} live workers"
+    sentence = counted(len(live), "live worker")
     if wrong:
-        sentence += f" run different releases of {' and of '.join(wrong)}"
+        sentence += f": different releases of {' and of '.join(wrong)}"
     elif live:
-        sentence += f" run {kit[0]}" + (f" on dagster {dagster[0]}" if dagster else "")
+        sentence += f" on dagster-taskiq-kit {kit[0]}" + (
+            f" and dagster {dagster[0]}" if dagster else ""
+        )
     sentence += "."
     if skewed:
         said = ", ".join(f"{w.card.host} by {w.clock_skew_s:+.1f} s" for w in skewed[:FEW])
@@ -142,7 +143,7 @@ def _shared_storage(snapshot: Snapshot, settings: TaskiqSettings) -> Finding:
             "Put it on a shared volume, or use an IO manager that writes to a bucket or a database "
             "and set shared_storage to false.",
         )
-    return verdict(Severity.OK, f"{len(hosts)} hosts, one storage folder.")
+    return verdict(Severity.OK, f"{counted(len(hosts), 'host')}, one storage folder.")
 
 
 WORKER_RULES: Sequence[Callable[[Snapshot, TaskiqSettings], Finding]] = (

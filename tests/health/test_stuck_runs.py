@@ -40,7 +40,7 @@ def test_a_run_that_waits_where_nobody_serves_is_reported_once(watching: Watchin
     run_id = watching.launch("waiting")
     tick_until_acted(watching, run_id, "report:unserved:0")
     for _ in range(2):
-        assert "1 runs are stuck." in watching.tick(SENSOR).skip_reason
+        assert "Stuck: 1 run." in watching.tick(SENSOR).skip_reason
     assert said(watching, run_id, "This run is stuck: Work of it waits in queue 'default'") == 1
     watching.tick()
     assert watching.verdict("runs", "no_stuck_runs") == "ERROR"

@@ -371,7 +371,7 @@ def test_status_says_what_the_health_rules_say_and_its_exit_code_is_theirs(conne
     client.submit("a")
     red = status()
     assert red.returncode == 2
-    assert "ERROR queue/default has_live_worker: 0 live workers take work from it" in red.stdout
+    assert "ERROR queue/default has_live_worker: Served by 0 live workers" in red.stdout
     said = json.loads(status("--json").stdout)
     assert said["severity"] == "error"
     assert [q["backlog"] for q in said["queues"]] == [1]

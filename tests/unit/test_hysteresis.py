@@ -56,8 +56,8 @@ def test_a_check_that_a_reading_does_not_speak_of_keeps_its_verdict():
 @pytest.mark.parametrize(
     "cursor",
     [None, "", "nonsense", "[]", '"text"', "17", json.dumps({"version": 0, "checks": {}}),
-     json.dumps({"version": 1}), json.dumps({"version": 1, "verdicts": {"a": {"x": 1}}}),
-     json.dumps({"version": 1, "verdicts": {}, "reported_at_s": {"a": "soon"}})],
+     json.dumps({"version": 2}), json.dumps({"version": 2, "not_fine": {"a": [1, 2, 3, 4]}}),
+     json.dumps({"version": 2, "not_fine": {}, "reported_at_s": {"a": "soon"}})],
 )  # fmt: skip
 def test_a_cursor_of_another_release_is_begun_anew(cursor):
     assert Memory.from_json(cursor) == Memory()
@@ -85,3 +85,18 @@ def test_a_doubt_is_not_reported():
     memory.reported("queue/q", [finding(OK)], 100.0)
     list(memory.take([finding(ERROR)]))
     assert memory.due(["queue/q"], 110.0, every_s=300) == []
+
+
+def test_the_cursor_names_only_what_is_not_fine_and_a_new_check_begins_as_fine():
+    memory = Memory()
+    checks = [finding(OK, f"check_{number}") for number in range(50)]
+    list(memory.take([*checks, finding(WARN)]))
+    memory.reported("queue/q", [*checks, finding(WARN)], 100.0)
+    stored = json.loads(memory.to_json())
+    assert list(stored["not_fine"]) == ["queue/q|backlog"]
+    later = Memory.from_json(memory.to_json())
+    assert list(later.take([*checks, finding(WARN)])) == []
+    assert later.due(["queue/q"], 110.0, every_s=300) == []
+    assert list(later.take([finding(ERROR, "check_7")])) == []
+    ((changed, before),) = later.take([finding(ERROR, "check_7")])
+    assert (changed.check, before) == ("check_7", OK)
