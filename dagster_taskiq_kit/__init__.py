@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .broker.stream_broker import PriorityStreamBroker as PriorityStreamBroker
     from .checks import build_queue_depth_checks as build_queue_depth_checks
     from .checks import build_taskiq_health_checks as build_taskiq_health_checks
+    from .component import TaskiqHealthComponent as TaskiqHealthComponent
     from .errors import TaskiqKitError as TaskiqKitError
     from .executor import TaskiqExecutor as TaskiqExecutor
     from .executor import taskiq_executor as taskiq_executor
@@ -31,6 +32,7 @@ _HOMES = {
     "QueueObjective": "settings",
     "StuckRunPolicy": "stuck_runs",
     "TaskiqExecutor": "executor",
+    "TaskiqHealthComponent": "component",
     "TaskiqKitError": "errors",
     "TaskiqRunLauncher": "launcher",
     "TaskiqResource": "resource",
@@ -49,6 +51,7 @@ __all__ = [
     "QueueObjective",
     "StuckRunPolicy",
     "TaskiqExecutor",
+    "TaskiqHealthComponent",
     "TaskiqKitError",
     "TaskiqResource",
     "TaskiqRunLauncher",

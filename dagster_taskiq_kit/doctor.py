@@ -13,6 +13,7 @@ from .health.findings import Finding, Severity, first_few
 from .health.rules import judge
 from .health.snapshot import Snapshot
 from .launcher import TaskiqRunLauncher
+from .loaded_locations import LoadedLocation
 from .settings import TaskiqSettings
 
 DAY_S = 86_400
@@ -27,7 +28,7 @@ def examine(
     instance: dg.DagsterInstance,
     snapshot: Snapshot,
     settings: TaskiqSettings,
-    locations: Sequence[str] | None = None,
+    code: Sequence[LoadedLocation] | None = None,
 ) -> Sequence[Finding]:
     """Examine an installation.
 
@@ -35,13 +36,15 @@ def examine(
         instance: The Dagster instance.
         snapshot: Queues, workers and server.
         settings: The deployment.
-        locations: Code locations of the workspace; None when none is known.
+        code: Code locations of the workspace; None when none is known.
     """
     found = [each for each in judge(snapshot, settings) if each.check in _FROM_RULES]
     for look in _LOOKS:
         found += look(instance, snapshot)
-    if locations is not None:
-        found += _locations(snapshot, locations)
+    if code is not None:
+        found += _loading(code)
+        found += _locations(snapshot, [each.name for each in code])
+        found += _io_managers(snapshot, settings, code)
     return found
 
 
@@ -176,6 +179,56 @@ def _locations(snapshot: Snapshot, locations: Sequence[str]) -> Iterator[Finding
         else "Every code location of the workspace is served.",
         "Start a worker with it: -w WORKSPACE, -m MODULE or -f FILE." if missing else "",
     )  # fmt: skip
+
+
+def _loading(code: Sequence[LoadedLocation]) -> Iterator[Finding]:
+    broken = [each for each in code if each.error is not None]
+    said = "; ".join(
+        f"{each.name}: {(each.error or '').strip().splitlines()[0]}" for each in broken
+    )
+    yield _finding(
+        "code_loading", Severity.ERROR if broken else Severity.OK,
+        f"Cannot be loaded: {said}" if broken else "Every code location of the workspace loads.",
+        "Mend its code: workers refuse what they cannot load." if broken else "",
+    )  # fmt: skip
+
+
+def _io_managers(
+    snapshot: Snapshot, settings: TaskiqSettings, code: Sequence[LoadedLocation]
+) -> Iterator[Finding]:
+    """Judge where steps leave what the next ones read, which may execute on another host."""
+    hosts = _hosts(snapshot)
+    folders = {w.card.storage_id for w in snapshot.live_workers}
+    # By default outputs lie in the instance's storage folder, which workers compare by a marker.
+    proven = settings.shared_storage and len(folders) == 1 and "" not in folders
+    local = [
+        f"{each.name} ({each.local_io_manager})"
+        for each in code
+        if each.local_io_manager and not (proven and each.outputs_in_instance_storage)
+    ]
+    in_memory = [each.name for each in code if each.in_memory_io_manager]
+    many = len(hosts) > 1
+    remedy = (
+        "Put its folder on a volume that all hosts mount, or use an IO manager that writes to a "
+        "bucket or a database."
+    )
+    if in_memory:
+        yield _finding(
+            "io_manager", Severity.ERROR,
+            f"Outputs of {first_few(in_memory)} stay in memory: no other process can read them.",
+            "Use an IO manager that persists, or in_process_executor for those jobs.",
+        )  # fmt: skip
+    elif local and many:
+        yield _finding(
+            "io_manager", Severity.WARN,
+            f"Outputs may be files that only one of {len(hosts)} hosts sees: {first_few(local)}.",
+            remedy,
+        )  # fmt: skip
+    else:
+        said = "Outputs are found by every step"
+        yield _finding(
+            "io_manager", Severity.OK, f"{said}{'.' if many else ': there is one host.'}"
+        )
 
 
 _LOOKS: Sequence[Callable[[dg.DagsterInstance, Snapshot], Iterator[Finding]]] = (

@@ -1,7 +1,10 @@
 """``dagster-taskiq doctor``: examines an installation and says how to mend what is not fine."""
 
 import json
+import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +16,18 @@ from .main import broker_options, connect, open_instance
 from .status import verdict_lines
 
 
+@contextmanager
+def _code_servers_log_to_stderr() -> Generator[None, None, None]:
+    """Keep stdout for the answer: a code server inherits it and logs there."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 @click.command()
 @broker_options
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to compare.")
@@ -20,16 +35,13 @@ from .status import verdict_lines
 def doctor(workspaces: tuple[str, ...], as_json: bool, **broker: Any) -> None:
     """Examine this installation; exit code 2 when something is an ERROR. Changes nothing."""
     with connect(broker) as connection, open_instance() as instance:
-        from .. import dagster_seam as seam
         from ..doctor import examine
+        from ..loaded_locations import loaded_locations
 
-        locations = (
-            [each.name for each in seam.code_locations(workspaces=workspaces)]
-            if workspaces
-            else None
-        )
+        with _code_servers_log_to_stderr():
+            code = loaded_locations(instance, workspaces) if workspaces else None
         snapshot = read_snapshot(connection)
-        findings = examine(instance, snapshot, connection.settings, locations)
+        findings = examine(instance, snapshot, connection.settings, code)
     if as_json:
         click.echo(json.dumps([{**asdict(f), "severity": f.severity.value} for f in findings]))
     else:

@@ -18,7 +18,7 @@ def doctor(watching: Watching, *arguments: str) -> tuple[int, dict[str, dict]]:
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout, done.stderr
+    assert done.stdout.startswith("["), done.stdout + done.stderr
     return done.returncode, {each["check"]: each for each in json.loads(done.stdout)}
 
 
@@ -64,4 +64,39 @@ def test_each_thing_that_is_wrong_is_found_with_its_fix(make_watching, tmp_path)
         assert severities["run_retries"] == "warn"
         assert severities["run_slots"] == "warn"
         assert severities["code_locations"] == "error"
+        assert severities["code_loading"] == "ok"
+        assert severities["io_manager"] == "ok"  # one host
         assert all(each["remedy"] for each in found.values() if each["severity"] != "ok")
+
+
+def test_outputs_that_another_host_cannot_read_and_code_that_does_not_load_are_found(
+    watching: Watching,
+):
+    watching.start_worker()
+    broken = watching.fleet.home / "broken.py"
+    broken.write_text("import nowhere_to_be_found\n")
+    own_folder = watching.fleet.home / "own_folder.py"
+    own_folder.write_text(
+        "import dagster as dg\n"
+        "defs = dg.Definitions(resources={'io_manager': dg.FilesystemIOManager(base_dir='/tmp')})\n"
+    )
+    workspace = watching.fleet.home / "two.yaml"
+    files = [broken, own_folder]
+    targets = [{"python_file": {"relative_path": str(f), "location_name": f.stem}} for f in files]
+    workspace.write_text(yaml.safe_dump({"load_from": targets}))
+    client, keys = watching.fleet.broker.client, watching.fleet.broker.keys
+    ((worker_id, until_ms),) = client.zrange(keys.name("workers"), 0, -1, withscores=True)
+    card = json.loads(client.hget(keys.name("worker", worker_id.decode()), "card"))
+    other = {**card, "worker_id": "worker-on-another-host", "host": "another-host"}
+    client.hset(keys.name("worker", other["worker_id"]), "card", json.dumps(other))
+    client.zadd(keys.name("workers"), {other["worker_id"]: until_ms + 600_000})
+    code, found = doctor(watching, "-w", str(workspace))
+    assert code == 2
+    assert found["code_loading"]["severity"] == "error"
+    assert "broken: " in found["code_loading"]["sentence"]
+    assert "nowhere_to_be_found" in found["code_loading"]["sentence"]
+    assert found["io_manager"]["severity"] == "warn"
+    assert "own_folder (FilesystemIOManager)" in found["io_manager"]["sentence"]
+    assert "bucket" in found["io_manager"]["remedy"]
+    assert found["instance_storage"]["severity"] == "error"
+    assert found["compute_logs"]["severity"] == "warn"
