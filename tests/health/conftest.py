@@ -1,5 +1,6 @@
 """A fleet with a broker of its own, a project that shows its health, and real daemon ticks."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,18 @@ CODE = Path(__file__).parent / "code" / "health_jobs.py"
 SHORT = {"lease_s": 3, "renew_s": 1, "witness_s": 1, "unserved_note_s": 1,
          "cancel_grace_s": 2}  # fmt: skip
 SENSORS = ("taskiq_health_sensor", "taskiq_stuck_run_sensor")
+
+
+@contextlib.contextmanager
+def workspace_of(fleet: Fleet, code: Path, location: str) -> Iterator[WorkspaceProcessContext]:
+    """A workspace of one code location, written beside the instance."""
+    workspace = fleet.home / ("workspace.yaml" if location == code.name else f"{location}.yaml")
+    target = {"relative_path": str(code), "location_name": location}
+    workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
+    with WorkspaceProcessContext(
+        fleet.instance, WorkspaceFileTarget([str(workspace)]), code_server_log_level="WARNING"
+    ) as process_context:
+        yield process_context
 
 
 class Watching:
@@ -95,6 +108,12 @@ class Watching:
                 return count
         raise AssertionError(f"{most} ticks were not enough")
 
+    @contextlib.contextmanager
+    def in_location(self, name: str) -> "Iterator[Watching]":
+        """The same project on the same instance and broker, in a code location of another name."""
+        with workspace_of(self.fleet, self.code, name) as process_context:
+            yield Watching(self.fleet, self.broker, self.gate, process_context, self.code)
+
     def transitions(self) -> list[str]:
         file = Path(f"{self.gate}.transitions")
         return file.read_text().splitlines() if file.exists() else []
@@ -109,8 +128,6 @@ def broker(tmp_path) -> Iterator[OwnBroker]:
 
 @pytest.fixture
 def make_watching(make_fleet, broker, tmp_path):
-    import contextlib
-
     @contextlib.contextmanager
     def make(settings=None, environment=None, code=CODE, **options):
         gate = tmp_path / "gate"
@@ -118,17 +135,13 @@ def make_watching(make_fleet, broker, tmp_path):
             patch.setenv("GATE", str(gate))
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
-            with make_fleet(
-                url=broker.url, settings={**SHORT, **(settings or {})}, **options
-            ) as fleet:
-                workspace = fleet.home / "workspace.yaml"
-                target = {"relative_path": str(code), "location_name": code.name}
-                workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
-                with WorkspaceProcessContext(
-                    fleet.instance, WorkspaceFileTarget([str(workspace)]),
-                    code_server_log_level="WARNING",
-                ) as process_context:  # fmt: skip
-                    yield Watching(fleet, broker, gate, process_context, code)
+            with (
+                make_fleet(
+                    url=broker.url, settings={**SHORT, **(settings or {})}, **options
+                ) as fleet,
+                workspace_of(fleet, code, code.name) as process_context,
+            ):
+                yield Watching(fleet, broker, gate, process_context, code)
 
     return make
 

@@ -3,7 +3,9 @@
 import dagster as dg
 import pytest
 
+from dagster_taskiq_kit import QueueObjective, build_taskiq_health_sensor
 from dagster_taskiq_kit.health.hysteresis import AGREEING
+from dagster_taskiq_kit.sensors import MOST_EVENTS
 
 from .conftest import Watching
 
@@ -75,12 +77,50 @@ def test_unchanged_ticks_report_nothing_until_the_report_interval_and_materializ
         watching.tick()
     instance = watching.instance
     before = events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    for _ in range(30):
+    for _ in range(5):
         tick = watching.tick()
         assert tick.skip_reason == "All 13 checks pass."
     assert events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION) == before
     first = events_of(instance, dg.DagsterEventType.ASSET_MATERIALIZATION)[0]
     assert first < before[0]
+
+
+def test_a_hundred_unchanged_ticks_write_one_report_and_none_writes_more_than_twenty_events(
+    watching: Watching,
+):
+    watching.start_worker()
+    queues = {f"queue-{number}": QueueObjective(min_workers=0) for number in range(12)}
+    settings = watching.fleet.settings.model_copy(update={"queues": queues})
+    sensor = build_taskiq_health_sensor(settings)
+    cursor, reported = None, []
+    for _ in range(100):
+        context = dg.build_sensor_context(
+            instance=watching.instance, cursor=cursor, sensor_name="taskiq_health_sensor"
+        )
+        result = sensor(context)
+        cursor = result.cursor
+        kinds = [type(event) for event in result.asset_events]
+        assert len(kinds) <= MOST_EVENTS
+        evaluations = kinds.count(dg.AssetCheckEvaluation)
+        assert kinds[len(kinds) - evaluations :] == [dg.AssetCheckEvaluation] * evaluations
+        reported.append(len(kinds))
+    # 13 queues with 5 checks each, redis with 3, workers with 4, runs with 1; each once, in turn.
+    assert sum(reported) == 13 * (1 + 5) + (1 + 3) + (1 + 4) + (1 + 1)
+    assert reported[20:] == [0] * 80
+
+
+def test_in_a_second_code_location_the_sensor_is_quiet(make_watching):
+    with make_watching() as watching:
+        events = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        with watching.in_location("second") as second:
+            watching.tick()  # the first holds the watch for four ticks
+            before = events_of(watching.instance, events)
+            tick = second.tick()
+            assert tick.skip_reason == (
+                "Sensor 'taskiq_health_sensor' of code location 'health_jobs.py' watches namespace "
+                f"{watching.fleet.settings.namespace!r} already: this one is quiet."
+            )
+            assert events_of(watching.instance, events) == before
 
 
 def events_of(instance: dg.DagsterInstance, event_type: dg.DagsterEventType) -> list[int]:

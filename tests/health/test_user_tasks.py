@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -129,6 +130,33 @@ def test_a_task_that_no_worker_knows_is_a_dead_letter_that_can_be_requeued(site,
         taskiq.submit(unknown).result(60)
     (queue,) = [queue for queue in taskiq.queues() if queue.name == "default"]
     assert queue.dead_letters == 1
+
+
+def test_a_dead_letter_of_a_task_is_executed_once_a_worker_knows_it(site, taskiq, tasks):
+    others_code = ["-f", str(CODE.parent / "health_jobs.py")]
+    other = site.fleet.start_worker(*others_code, environment={"GATE": str(site.gate)})
+    handle = taskiq.submit(tasks.square, 6)
+    with pytest.raises(TaskEnded, match="refused"):
+        handle.result(60)
+    assert site.fleet.stop_worker(other) == 0
+    site.start_worker(slots=1)
+    command = [sys.executable, "-m", "dagster_taskiq_kit", "dead-letter", "requeue", "--all"]
+    done = subprocess.run(
+        command, env=site.fleet.environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"{handle.task_id} waits in queue 'default' again." in done.stdout
+    assert handle.result(60) == 36
+
+
+def test_the_resource_works_in_a_sensor_and_in_a_schedule(site, taskiq, tasks):
+    handle = taskiq.submit(tasks.square, 1)
+    assert site.tick("backlog_sensor").skip_reason == "1 wait."
+    schedule = tasks.defs.schedules[0]
+    with dg.build_schedule_context(resources={"taskiq": taskiq}) as context:
+        assert schedule.evaluate_tick(context).skip_message == "1 wait."
+        site.start_worker(slots=1)
+        assert handle.result(60) == 1
+        assert len(schedule.evaluate_tick(context).run_requests) == 1
 
 
 def test_a_paused_queue_hands_nothing_out_until_it_is_resumed(site, taskiq, tasks):

@@ -5,8 +5,10 @@
 local entry = redis.call('XRANGE', key.dead(), ARGV[1], ARGV[1])[1]
 if not entry then return 'none' end
 local id = entry[2][2]
-local known = redis.call('HGET', key.record(id), 'state')
-if known and (known == 'queued' or known == 'claimed' or known == 'running' or known == 'lost') then
+local known = redis.call('HMGET', key.record(id), 'state', 'kind')
+local state, kind = known[1], known[2]
+-- A lost run may still be resumed; a step or a task that was lost has ended.
+if state == 'queued' or state == 'claimed' or state == 'running' or (state == 'lost' and kind == 'run') then
   return 'alive'
 end
 local letter = unbury(ARGV[1])

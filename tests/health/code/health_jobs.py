@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -56,6 +57,7 @@ defs = dg.Definitions.merge(
         stuck_run_policy=os.environ.get("STUCK_POLICY", "report"),
         no_progress_s=float(os.environ.get("NO_PROGRESS_S", "1000000")),
         minimum_interval_seconds=1,
+        fresh_within=timedelta(seconds=int(os.environ.get("FRESH_WITHIN_S", "900"))),
         report_interval_seconds=int(os.environ.get("REPORT_INTERVAL_S", "300")),
         on_transition=note_transition,
     ),

@@ -79,8 +79,21 @@ def waiting_for_task() -> None:
     waits_for_task()
 
 
+@dg.sensor(minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def backlog_sensor(taskiq: TaskiqResource):
+    return dg.SkipReason(f"{taskiq.snapshot().queue('default').backlog} wait.")
+
+
+@dg.schedule(cron_schedule="* * * * *", job=squaring)
+def when_idle(taskiq: TaskiqResource):
+    waiting = sum(queue.backlog for queue in taskiq.queues())
+    return dg.SkipReason(f"{waiting} wait.") if waiting else dg.RunRequest()
+
+
 defs = dg.Definitions(
     jobs=[squaring, waiting_for_task],
+    sensors=[backlog_sensor],
+    schedules=[when_idle],
     resources={"taskiq": TaskiqResource()},
     executor=taskiq_executor,
 )

@@ -1,0 +1,167 @@
+"""Each stuck-run case made for real, and each policy applied to a run of it: once, and with effect.
+
+One situation serves all four policies: as many runs are stuck in it, and each gets its own.
+"""
+
+import signal
+from contextlib import contextmanager
+
+import dagster as dg
+import pytest
+
+from dagster_taskiq_kit.run_health import Cause, StuckRun, read_run_health
+from dagster_taskiq_kit.stuck_runs import StuckRunActions, StuckRunPolicy
+from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
+
+from .conftest import Watching
+from .test_stuck_runs import said, started
+
+STATUS = dg.DagsterRunStatus
+POLICIES = [policy.value for policy in StuckRunPolicy]
+CONFIG = {"run_monitoring": {"enabled": False}, "run_retries": {"enabled": True}}
+
+
+@contextmanager
+def site_with_runs(make_watching, **worker):
+    """A fleet whose worker executes (or does not take) one run for each policy."""
+    with make_watching(config=CONFIG) as watching:
+        process = watching.start_worker(slots=4, run_slots=4, **worker)
+        yield watching, process, {policy: watching.launch("waiting") for policy in POLICIES}
+
+
+def act_on(watching: Watching, runs: dict[str, str], cause: Cause, **looking) -> dict[str, str]:
+    """Wait until all are stuck by this cause, apply each one's policy twice; returns the marks."""
+    found: dict[str, StuckRun] = {}
+
+    def all_stuck() -> bool:
+        health = read_run_health(
+            watching.instance, watching.fleet.broker, watching.fleet.snapshot(), **looking
+        )
+        found.update({each.run.run_id: each for each in health.stuck if each.cause is cause})
+        return set(found) >= set(runs.values())
+
+    watching.fleet.wait_for(all_stuck, f"all to be stuck: {cause}", lambda: str(found), 120)
+    marks = {}
+    for policy, run_id in runs.items():
+        actions = StuckRunActions(watching.instance, watching.fleet.broker, StuckRunPolicy(policy))
+        assert actions.act(found[run_id]) != ""
+        assert actions.act(found[run_id]) == "", "an action is done once"
+        assert said(watching, run_id, "This run is stuck: ") == 1
+        marks[policy] = watching.instance.get_run_by_id(run_id).tags[STUCK_ACTION_TAG]
+    return marks
+
+
+def status(watching: Watching, run_id: str) -> STATUS:
+    return watching.instance.get_run_by_id(run_id).status
+
+
+def is_begun_anew(watching: Watching, run_id: str) -> bool:
+    run = watching.instance.get_run_by_id(run_id)
+    return run.status is STATUS.FAILURE and run.tags["dagster/max_retries"] == "1"
+
+
+def test_runs_in_a_queue_that_nobody_serves(make_watching):
+    with site_with_runs(make_watching, queues=["elsewhere"]) as (watching, _, runs):
+        marks = act_on(watching, runs, Cause.UNSERVED)
+        assert marks == {
+            "report": "report:unserved:0",
+            "resume": "report:unserved:0",  # it waits already
+            "cancel": "cancel:unserved:0",
+            "re_execute": "re_execute:unserved:0",
+        }
+        assert status(watching, runs["report"]) is STATUS.STARTING
+        assert status(watching, runs["resume"]) is STATUS.STARTING
+        assert watching.fleet.wait_for_run(runs["cancel"]).status is STATUS.CANCELED
+        assert is_begun_anew(watching, runs["re_execute"])
+        watching.gate.touch()
+        watching.start_worker()
+        for policy in ("report", "resume"):
+            assert watching.fleet.wait_for_run(runs[policy]).status is STATUS.SUCCESS
+        assert said(watching, runs["re_execute"], "STEP_START") == 0
+
+
+def test_runs_of_a_frozen_worker(make_watching):
+    with site_with_runs(make_watching) as (watching, worker, runs):
+        for run_id in runs.values():
+            started(watching, run_id)
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            marks = act_on(watching, runs, Cause.SILENT_WORKER)
+        finally:
+            worker.send_signal(signal.SIGCONT)
+        assert marks == {
+            "report": "report:silent_worker:0",
+            "resume": "report:silent_worker:0",  # whoever rescues it resumes it
+            "cancel": "cancel:silent_worker:0",
+            "re_execute": "re_execute:silent_worker:0",
+        }
+        assert watching.fleet.wait_for_run(runs["cancel"]).status is STATUS.CANCELED
+        assert is_begun_anew(watching, runs["re_execute"])
+
+
+def test_runs_that_are_being_cancelled_while_their_worker_is_dead(make_watching):
+    with site_with_runs(make_watching) as (watching, worker, runs):
+        for run_id in runs.values():
+            started(watching, run_id)
+        worker.kill()
+        worker.wait(20)
+        for run_id in runs.values():
+            assert watching.instance.run_launcher.terminate(run_id)
+        marks = act_on(watching, runs, Cause.CANCELING)
+        assert marks == {
+            policy: f"{'report' if policy == 'report' else 'cancel'}:canceling:0"
+            for policy in POLICIES
+        }
+        assert status(watching, runs["report"]) is STATUS.CANCELING
+        for policy in ("resume", "cancel", "re_execute"):
+            assert status(watching, runs[policy]) is STATUS.CANCELED
+
+
+def test_runs_whose_child_hangs(make_watching):
+    with site_with_runs(make_watching) as (watching, _, runs):
+        for run_id in runs.values():
+            started(watching, run_id)
+        marks = act_on(watching, runs, Cause.NO_PROGRESS, no_progress_s=2)
+        assert marks == {
+            "report": "report:no_progress:0",
+            "resume": "report:no_progress:0",  # its orchestrator lives
+            "cancel": "cancel:no_progress:0",
+            "re_execute": "re_execute:no_progress:0",
+        }
+        assert watching.fleet.wait_for_run(runs["cancel"]).status is STATUS.CANCELED
+        assert is_begun_anew(watching, runs["re_execute"])
+        # What the failed run still executed is stopped.
+        (queue,) = [q for q in watching.fleet.snapshot().queues if q.name == "default"]
+        assert queue.running <= 8
+        watching.fleet.wait_for(
+            lambda: watching.fleet.snapshot().queue("default").running == 4,
+            "two runs with a step each to be left",
+        )
+        watching.gate.touch()
+        for policy in ("report", "resume"):
+            assert watching.fleet.wait_for_run(runs[policy]).status is STATUS.SUCCESS
+
+
+@pytest.mark.parametrize("how", ["lost", "deleted"])
+def test_runs_that_nobody_executes(make_watching, how):
+    with site_with_runs(make_watching) as (watching, worker, runs):
+        for run_id in runs.values():
+            started(watching, run_id)
+        worker.kill()
+        worker.wait(20)
+        client, keys = watching.fleet.broker.client, watching.fleet.broker.keys
+        if how == "deleted":
+            client.flushdb()
+            client.set(keys.name("born"), 1)
+        else:
+            watching.start_worker(queues=["elsewhere"])  # it gives the dead one up
+        marks = act_on(watching, runs, Cause.NO_PROCESS)
+        assert marks == {policy: f"{policy}:no_process:0" for policy in POLICIES}
+        assert status(watching, runs["report"]) is STATUS.STARTED
+        assert watching.instance.count_resume_run_attempts(runs["resume"]) == 1
+        assert watching.fleet.wait_for_run(runs["cancel"]).status is STATUS.CANCELED
+        assert is_begun_anew(watching, runs["re_execute"])
+        watching.gate.touch()
+        watching.start_worker(slots=4, run_slots=4)
+        resumed = watching.fleet.wait_for_run(runs["resume"], 90)
+        assert said(watching, resumed.run_id, "Resuming on taskiq workers") == 1
