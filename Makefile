@@ -15,7 +15,7 @@ dev: ## the same stack with Dagster's UI, until Ctrl-C
 
 test: check ## everything that CI runs
 	@$(PYTHON) tools/setup_programs.py
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: ## format, lint, types
 	@$(PYTHON) tools/setup_venv.py $(VENV) test

@@ -27,9 +27,9 @@ for name in [name for name in os.environ if name.startswith(("DAGSTER_TASKIQ_", 
 
 #: Files that take minutes, which must not be begun last: each is the work of one process.
 _LONGEST_FIRST = (
-    "features/test_table.py", "test_soak.py", "test_two_releases.py", "test_scale.py",
+    "features/test_table.py", "test_soak.py", "test_many_cancels.py", "test_stuck_policies.py", "test_freshness.py", "test_two_releases.py", "test_scale.py",
     "test_broker_faults.py", "test_bad_input.py", "test_dead_workers.py", "test_frozen_workers.py",
-    "test_dev_stack.py", "test_reconcile.py", "test_stuck_runs.py", "test_health_sensor.py", "test_rolling_restart.py", "test_record_machine.py",
+    "test_dev_stack.py", "test_ui.py", "test_doctor.py", "test_reconcile.py", "test_stuck_runs.py", "test_health_sensor.py", "test_rolling_restart.py", "test_record_machine.py",
 )  # fmt: skip
 
 

@@ -153,7 +153,7 @@ class Snapshot:
 
     Args:
         taken_at_ms: The server's clock.
-        queues: Every queue that was ever used or is served, by name.
+        queues: Every queue that was ever used, is served or is paused, by name.
         workers: Every worker that was not given up, by name.
         server: The server.
         lost_workers: Those given up in the last hour, newest first.
@@ -209,10 +209,11 @@ def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) ->
 def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
     now_ms = int(raw["now_ms"])
     workers = [_worker(entry, now_ms) for entry in raw["workers"]]
-    queues = {entry["name"]: _queue(entry, now_ms) for entry in raw["queues"]}
-    for worker in workers:
-        for name in worker.card.queues:
-            queues.setdefault(name, QueueReading(name))
+    paused = set(raw["paused"])
+    queues = {entry["name"]: _queue(entry, now_ms, paused) for entry in raw["queues"]}
+    # One that was never used may be served, and paused, all the same.
+    for name in paused.union(*(worker.card.queues for worker in workers)):
+        queues.setdefault(name, QueueReading(name, paused=name in paused))
     lost = [
         LostWorker(
             entry["id"],
@@ -265,7 +266,7 @@ def _ago_s(at_ms: float, now_ms: int) -> float:
     return max(0.0, (now_ms - at_ms) / 1000)
 
 
-def _queue(entry: Mapping[str, Any], now_ms: int) -> QueueReading:
+def _queue(entry: Mapping[str, Any], now_ms: int, paused: set[str]) -> QueueReading:
     def since_s(stamp: str) -> float | None:
         return _ago_s(entry[stamp], now_ms) if entry.get(stamp) else None
 
@@ -280,7 +281,7 @@ def _queue(entry: Mapping[str, Any], now_ms: int) -> QueueReading:
         oldest_running_s=since_s("oldest_running_at_ms"),
         troubled=int(entry["recent"]),
         dead_letters=int(entry["dead_letters"]),
-        paused=bool(entry["paused"]),
+        paused=entry["name"] in paused,
     )
 
 

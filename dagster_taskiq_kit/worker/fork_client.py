@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 _LINE_LIMIT_BYTES = 64 * 1024 * 1024
 _RESTART_PAUSE_S = 1.0
+#: Renewals in a row that a fork server may leave unanswered, a minute of them: then it is killed.
+#: Counted, not timed: a worker that was frozen itself has asked once.
+_MOST_UNANSWERED = 20
 
 
 class Execution:
@@ -57,6 +60,14 @@ class Execution:
                 return
 
 
+async def _next_line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next packet, b'' when the other end is gone."""
+    try:
+        return await reader.readline()
+    except ConnectionError:  # it died with orders of ours unread
+        return b""
+
+
 class ForkServerClient:
     """One fork server of this worker.
 
@@ -75,6 +86,7 @@ class ForkServerClient:
         self._executions: dict[str, Execution] = {}
         self._spare: int | None = None
         self._deadline_s: float | None = None
+        self._unanswered = 0
         self._stopping = False
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -95,7 +107,7 @@ class ForkServerClient:
         reader, self._writer = await asyncio.open_unix_connection(
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
-        line = await reader.readline()
+        line = await _next_line(reader)
         packet = (
             json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
         )
@@ -192,7 +204,12 @@ class ForkServerClient:
     def vouch(self, until_s: float) -> None:
         """Say until which boot time the children may go on."""
         self._deadline_s = until_s
-        self._send(op="deadline", boot_time_s=until_s)
+        if self._ready.is_set() and self._send(op="deadline", boot_time_s=until_s):
+            self._unanswered += 1
+        if self._unanswered > _MOST_UNANSWERED and self._process is not None:
+            logger.error("The fork server of %r does not answer: killing it.", self.location.name)
+            self._unanswered = 0
+            self._process.kill()
 
     def _send(self, **packet: Any) -> bool:
         if self._writer is None or self._writer.is_closing():
@@ -201,17 +218,18 @@ class ForkServerClient:
         return True
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while True:
-            line = await reader.readline()
-            if not line:
-                break
+        while line := await _next_line(reader):
             packet = json.loads(line)
+            if packet["op"] == "vouched":
+                self._unanswered = 0
+                continue
             execution = self._executions.get(packet["key"])
             if execution is not None:
                 execution.hear(packet)
                 if packet["op"] == "exited":
                     del self._executions[packet["key"]]
         self._ready.clear()
+        self._unanswered = 0
         for execution in list(self._executions.values()):
             self._lost(execution)
         if not self._stopping:

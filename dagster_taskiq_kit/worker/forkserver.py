@@ -140,6 +140,7 @@ class ForkServer:
             self._spare_wanted = packet["count"]
         elif operation == "deadline":
             self._deadline_s = packet["boot_time_s"]
+            self._worker.send(op="vouched")
 
     def _patience_s(self) -> float:
         if self._deadline_s is None:

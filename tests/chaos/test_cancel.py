@@ -101,21 +101,3 @@ def test_terminate_needs_no_answer_of_a_frozen_worker(chaos: Chaos):
     cancel(chaos, run_id)
     worker.send_signal(signal.SIGCONT)
     assert is_canceled(chaos, run_id)
-
-
-def test_fifty_runs_cancelled_in_a_loop_all_end_canceled(chaos: Chaos):
-    chaos.start_worker(slots=2, run_slots=2)
-    runs = [chaos.launch("one") for _ in range(50)]
-    chaos.wait_for_bodies("first", 2)
-    for run_id in runs:
-        cancel(chaos, run_id)
-    chaos.fleet.wait_for(lambda: all_over(chaos, runs), "all runs to end", chaos.explain)
-    for run_id in runs:
-        run = chaos.fleet.instance.get_run_by_id(run_id)
-        assert run.status is STATUS.CANCELED, "\n".join(chaos.fleet.said(run_id))
-    chaos.fleet.wait_for(lambda: holds_nothing(chaos), "nothing to be held", chaos.explain)
-    assert not chaos.bodies("first", "end")
-
-
-def all_over(chaos: Chaos, runs: list[str]) -> bool:
-    return all(chaos.fleet.instance.get_run_by_id(run_id).is_finished for run_id in runs)

@@ -163,3 +163,19 @@ def renewals(chaos: Chaos) -> bytes:
     (worker,) = [w for w in chaos.fleet.snapshot().workers if w.card.slots]
     key = chaos.fleet.broker.keys.name("worker", worker.card.worker_id)
     return chaos.fleet.broker.client.hget(key, "renewed_at")
+
+
+def test_a_fork_server_that_hangs_is_killed_with_its_children_and_replaced(chaos: Chaos):
+    chaos.start_orchestrating()
+    worker = chaos.start_executing()
+    run_id = chaos.launch("retried")
+    chaos.wait_for_bodies("patient")
+    (body,) = chaos.bodies("patient")
+    (hung,) = psutil.Process(worker.pid).children()
+    hung.suspend()
+    chaos.fleet.wait_for(lambda: gone(hung.pid), "it to be killed", chaos.explain)
+    chaos.fleet.wait_for(lambda: gone(body.pid), "its child to be killed", chaos.explain)
+    chaos.wait_for_bodies("patient", 2)
+    chaos.open_gates("patient")
+    one_outcome(chaos, run_id, "patient")
+    assert chaos.fleet.stop_worker(worker) == 0

@@ -36,6 +36,7 @@ def check_against_raw_reads(snapshot: Snapshot, client, keys) -> None:
             assert said_s == (age_s(snapshot, min(since)) if since else None)
         assert queue.dead_letters == sum(f[b"queue"].decode() == queue.name for f in letters)
         assert queue.paused == (queue.name in paused)
+    assert paused <= {queue.name for queue in snapshot.queues if queue.paused}
     assert snapshot.dead_letters == len(letters)
     assert {name for name in by_place if by_place[name]} <= {q.name for q in snapshot.queues}
     for worker in snapshot.workers:

@@ -1,6 +1,6 @@
 -- Reads queues, workers and the server at one moment; changes nothing. O(queues + workers).
 -- ARGV: none
--- Returns: JSON {now_ms, queues: [...], workers: [...], counters: [...], dead_letters, info}
+-- Returns: JSON {now_ms, queues: [...], paused: [...], workers: [...], counters: [...], dead_letters, info}
 -- Atomic so that all numbers are of one view of time and add up.
 local KINDS = {'run', 'step', 'task'}
 local at = now_ms()
@@ -9,12 +9,9 @@ local function head_score(zset)
   return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
 end
 
-local paused = {}
-for _, name in ipairs(redis.call('SMEMBERS', key.paused())) do paused[name] = true end
-
 local queues = {}
 for _, name in ipairs(redis.call('SMEMBERS', key.queues())) do
-  local queue = {name = name, waiting = {}, oldest_at_ms = {}, paused = paused[name] or false}
+  local queue = {name = name, waiting = {}, oldest_at_ms = {}}
   for _, kind in ipairs(KINDS) do
     queue.waiting[kind] = redis.call('ZCARD', key.waiting(name, kind))
     if queue.waiting[kind] > 0 then
@@ -68,7 +65,7 @@ end
 local info = redis.pcall('INFO', 'server', 'clients', 'memory', 'persistence', 'stats')
 -- cjson writes an empty table as {}, not []; the reader knows which of them are lists.
 return cjson.encode({
-  now_ms = at, queues = queues, workers = workers, lost_workers = lost,
+  now_ms = at, queues = queues, paused = redis.call('SMEMBERS', key.paused()), workers = workers, lost_workers = lost,
   counters = redis.call('HGETALL', key.counters()),
   dead_letters = redis.call('XLEN', key.dead()),
   info = type(info) == 'string' and info or nil,
