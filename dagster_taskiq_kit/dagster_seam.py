@@ -69,6 +69,7 @@ try:
     )
     from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
+    from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
     from dagster._core.snowflake_partner import set_snowflake_partner_env_var
     from dagster._core.storage.dagster_run import DagsterRun
     from dagster._core.storage.event_log.base import EventLogConnection as EventLogPage
@@ -116,6 +117,7 @@ __all__ = [
     "InProcessExecutor",
     "InitExecutorContext",
     "InstanceConcurrencyContext",
+    "InstigatorStatus",
     "KnownExecutionState",
     "LaunchRunContext",
     "PlanOrchestrationContext",
@@ -129,6 +131,7 @@ __all__ = [
     "SerializableErrorInfo",
     "StepDependencyConfig",
     "StepOutputHandle",
+    "TickStatus",
     "UnresolvedMappedExecutionStep",
     "WorkerStatus",
     "WorkspaceRequestContext",
@@ -669,12 +672,3 @@ def execute_run(
     body = dagster_api._resume_run_command_body if resume else dagster_api._execute_run_command_body
     with _own_code(job):
         return body(message.run_id, instance, lambda _event: None, True) == 0
-
-
-def most_database_connections(instance: dg.DagsterInstance) -> int | None:
-    """Return how many connections the instance's PostgreSQL allows; None for another storage."""
-    storage: Any = instance.run_storage
-    if "postgres" not in type(storage).__module__:
-        return None
-    with storage.connect() as session:
-        return int(session.exec_driver_sql("SHOW max_connections").scalar())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
-from . import dagster_seam as seam
+from .database_connections import most_database_connections
 from .health.findings import Finding, Severity, first_few
 from .health.rules import judge
 from .health.snapshot import Snapshot
@@ -156,7 +156,7 @@ def _logs(instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Finding]
 
 
 def _connections(instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Finding]:
-    most = seam.most_database_connections(instance)
+    most = most_database_connections(instance)
     if most is None:
         return
     # A child at work holds one, each worker and each run child up to two more.

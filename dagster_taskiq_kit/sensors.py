@@ -19,7 +19,7 @@ from .broker.connection import SyncConnection
 from .broker.watchers import Watch, take_watch
 from .checks import evaluation, worker_table
 from .errors import BrokerError, ConfigurationError
-from .health.findings import Finding, Severity, summary
+from .health.findings import Finding, Severity, summary, watched_queues
 from .health.hysteresis import Memory
 from .health_reading import HealthReading, deployment, read_health
 from .settings import TaskiqSettings
@@ -93,11 +93,12 @@ def _watched_by_another(
 ) -> str | None:
     """Return who else reports on this namespace; taking the watch is also the heartbeat."""
     location = context.code_location_origin
+    promised = {name: settings.objective(name) for name in watched_queues(settings)}
     me = Watch(location.location_name if location else f"pid {os.getpid()}", context.sensor_name)
     with contextlib.suppress(BrokerError, ConfigurationError):
         # Without the broker nobody can tell: saying twice that it is away does no harm.
         with contextlib.closing(SyncConnection(settings)) as connection:
-            holder = connection.run(take_watch(me, _WATCH_TICKS * tick_s), give_up_s=0)
+            holder = connection.run(take_watch(me, _WATCH_TICKS * tick_s, promised), give_up_s=0)
         return None if holder == me else str(holder)
     return None
 

@@ -116,6 +116,12 @@ KEYS: dict[str, Key] = {
         (), "set", "reconcile", "never", "run|queue for runs told that nobody serves their queue"
     ),
     "counters": Key((), "hash", "scripts", "never", "what happened, by event|queue|kind"),
+    "histograms": Key(
+        (), "hash", "scripts", "never", "waits and durations, by what|queue|kind|bucket"
+    ),
+    "objectives": Key(
+        (), "hash", "health sensor", "never", "what each declared queue promises, as JSON"
+    ),
     "dead": Key((), "stream", "scripts", "never", "dead letters: id, reason, payload"),
     "buried": Key(
         ("queue",), "zset", "scripts", "never", "entry ids of a queue's dead letters by server ms"

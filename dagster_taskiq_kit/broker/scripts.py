@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any, Generic, TypeVar
 
 from ..states import TRANSITIONS
+from .buckets import lua_buckets
 from .keys import lua_key_functions
 
 T = TypeVar("T")
@@ -63,7 +64,13 @@ def _lua_file(name: str) -> str:
 def load_script(name: str) -> Script:
     """Return one script, composed with the prelude it stands on."""
     source = "\n".join(
-        [lua_key_functions(), _legal_transitions(), _lua_file("prelude"), _lua_file(name)]
+        [
+            lua_key_functions(),
+            _legal_transitions(),
+            lua_buckets(),
+            _lua_file("prelude"),
+            _lua_file(name),
+        ]
     )
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 

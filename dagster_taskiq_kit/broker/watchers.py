@@ -1,12 +1,15 @@
 """Which sensor reports a namespace's health, and when it last did.
 
 Invariant: one at a time. Its lease is renewed by each tick; the time of the last one is what
-monitoring watches to know that somebody looks at all.
+monitoring watches to know that somebody looks at all. It alone publishes the objectives of the
+queues, so that exporter and scripts judge by what the checks judge by.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from ..settings import QueueObjective
 from .scripts import Call
 
 
@@ -26,10 +29,17 @@ class Watch:
         return f"Sensor {self.sensor!r} of code location {self.location!r}"
 
 
-def take_watch(watch: Watch, lease_s: float) -> Call[Watch]:
-    """Take or renew the watch; answers who has it."""
+def take_watch(
+    watch: Watch, lease_s: float, objectives: Mapping[str, QueueObjective]
+) -> Call[Watch]:
+    """Take or renew the watch and publish what the queues promise; answers who has it."""
+    promised = [(name, each.model_dump_json()) for name, each in sorted(objectives.items())]
     return Call(
         "watch",
-        [json.dumps(asdict(watch)), str(int(lease_s * 1000))],
+        [
+            json.dumps(asdict(watch)),
+            str(int(lease_s * 1000)),
+            *(part for pair in promised for part in pair),
+        ],
         lambda answer: Watch(**json.loads(answer)),
     )

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from ..broker.connection import SyncConnection
+    from ..settings import TaskiqSettings
 
 #: Where each command lives: module and attribute.
 _COMMANDS = {
     "dead-letter": ("dead_letter", "dead_letter"),
     "dev": ("dev", "dev"),
     "doctor": ("doctor", "doctor"),
+    "exporter": ("exporter", "exporter"),
     "queue": ("queue", "queue"),
     "status": ("status", "status"),
     "worker": ("worker", "worker"),
@@ -83,11 +85,20 @@ def connect(options: Mapping[str, Any]) -> "Generator[SyncConnection]":
         ConfigurationError: No url is given, or a bad one.
     """
     from ..broker.connection import SyncConnection
+
+    with contextlib.closing(SyncConnection(settings_of(options))) as connection:
+        yield connection
+
+
+def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
+    """Return the deployment that a command's options name.
+
+    Raises:
+        ConfigurationError: A bad value, here or in the environment.
+    """
     from ..settings import TaskiqSettings
 
-    settings = TaskiqSettings.resolve(given(options), where="options")
-    with contextlib.closing(SyncConnection(settings)) as connection:
-        yield connection
+    return TaskiqSettings.resolve(given(options), where="options")
 
 
 @contextlib.contextmanager

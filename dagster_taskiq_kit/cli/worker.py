@@ -1,7 +1,10 @@
 """``dagster-taskiq worker``: start a worker."""
 
 import asyncio
+import logging
 import os
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import click
@@ -10,6 +13,8 @@ from ..errors import ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
 from . import steer
 from .main import broker_options, configure_logging, given, open_instance
+
+logger = logging.getLogger(__name__)
 
 
 @click.group()
@@ -37,6 +42,12 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
     type=int,
     help="Kill a child that uses more memory of its own than this, in MiB.",
 )
+@click.option(
+    "--metrics-port",
+    type=int,
+    help="Serve /metrics of broker, queues and workers here too, for small set-ups; 0: a free one.",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for it.")
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
 @click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to serve.")
@@ -51,6 +62,8 @@ def start(
     slots: int,
     run_slots: int,
     max_memory_mib: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
     modules: tuple[str, ...],
     files: tuple[str, ...],
     workspaces: tuple[str, ...],
@@ -99,7 +112,23 @@ def start(
             launches = isinstance(instance.run_launcher, TaskiqRunLauncher)
             await Worker(settings, options, instance, launches=launches, forked=forked).run()
 
-        asyncio.run(work())
+        # Its thread begins after the forks: a process with threads must not fork.
+        with _metrics(settings, metrics_host, metrics_port):
+            asyncio.run(work())
+
+
+@contextmanager
+def _metrics(settings: TaskiqSettings, host: str, port: int | None) -> Generator[None, None, None]:
+    if port is None:
+        yield
+        return
+    from ..exporter.server import MetricsServer, ServerOptions
+    from ..exporter.sources import BrokerSource, Scrape
+
+    source = BrokerSource(settings)
+    with closing(source), MetricsServer(Scrape(source), ServerOptions(host, port)) as server:
+        logger.info("Metrics at %s/metrics", server.url)
+        yield
 
 
 def _queue(name: str) -> str:

@@ -38,13 +38,25 @@ RULES: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def promised(snapshot: Snapshot, settings: TaskiqSettings) -> TaskiqSettings:
+    """Return the settings with the objectives of the deployment.
+
+    Who declares none (a CLI on some host, the exporter) judges by those that the health sensor
+    published, so that all faces say the same.
+    """
+    if settings.queues or not snapshot.objectives:
+        return settings
+    return settings.model_copy(update={"queues": dict(snapshot.objectives)})
+
+
 def judge(snapshot: Snapshot, settings: TaskiqSettings) -> Sequence[Finding]:
     """Return the verdict of every rule that needs no more than a snapshot.
 
     Args:
         snapshot: What is true.
-        settings: What was promised.
+        settings: What was promised; without objectives, those that the sensor published.
     """
+    settings = promised(snapshot, settings)
     names = sorted({*watched_queues(settings), *(queue.name for queue in snapshot.queues)})
     found = [rule(snapshot, settings) for rule in (*SERVER_RULES, *WORKER_RULES)]
     for name in names:

@@ -6,13 +6,14 @@ that measures the way there), in time proportional to queues and workers, never 
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..broker.connection import SyncConnection
 from ..broker.scripts import Call
 from ..broker.worker_cards import WorkerCard
+from ..settings import QueueObjective
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class HeldReading:
     state: str
     queue: str
     since_s: float
+
+    @property
+    def kind(self) -> str:
+        """What it asks for: ``run``, ``step`` or ``task``."""
+        kind = self.task_id.partition(":")[0]
+        return kind if kind in ("run", "step") else "task"
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,7 @@ class Snapshot:
         workers: Every worker that was not given up, by name.
         server: The server.
         lost_workers: Those given up in the last hour, newest first.
+        objectives: What the declared queues promise, as the health sensor published it.
         counters: What ever happened: (event, queue, kind) to how often.
         dead_letters: Dead letters of all queues.
         watched_ago_s: How long ago the health sensor ticked; None when none ever did.
@@ -168,6 +176,7 @@ class Snapshot:
     workers: Sequence[WorkerReading]
     server: ServerReading
     lost_workers: Sequence[LostWorker] = ()
+    objectives: Mapping[str, QueueObjective] = field(default_factory=dict)
     counters: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     dead_letters: int = 0
     namespace_age_s: float | None = None
@@ -222,7 +231,7 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
         )
         for entry in raw["lost_workers"]
     ]
-    flat = list(raw["counters"])
+    counters, objectives = _pairs(raw["counters"]), _pairs(raw["objectives"])
     born_ms = raw.get("born_ms")
     return Snapshot(
         taken_at_ms=now_ms,
@@ -230,14 +239,19 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
         workers=sorted(workers, key=lambda worker: (worker.card.name, worker.card.worker_id)),
         server=_server(raw.get("info"), latency_s),
         lost_workers=sorted(lost, key=lambda worker: worker.ago_s),
-        counters={
-            _counter_name(name): int(count)
-            for name, count in zip(flat[::2], flat[1::2], strict=True)
+        counters={_counter_name(name): int(count) for name, count in counters},
+        objectives={
+            name: QueueObjective.model_validate_json(promised) for name, promised in objectives
         },
         dead_letters=int(raw["dead_letters"]),
         watched_ago_s=_ago_s(raw["watched_ms"], now_ms) if raw.get("watched_ms") else None,
         namespace_age_s=None if born_ms is None else (now_ms - born_ms) / 1000,
     )
+
+
+def _pairs(flat: Sequence[Any]) -> Iterable[tuple[str, str]]:
+    """Return the pairs of a flat list; cjson writes an empty one as an object."""
+    return zip(list(flat)[::2], list(flat)[1::2], strict=True)
 
 
 def _counter_name(name: str) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from snapshot_truth import check_against_raw_reads
 
 from dagster_taskiq_kit.broker import dead_letters, readings
 from dagster_taskiq_kit.broker.connection import SyncConnection
+from dagster_taskiq_kit.broker.histograms import read_histograms
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES
 from dagster_taskiq_kit.health.snapshot import read_snapshot
 from dagster_taskiq_kit.settings import TaskiqSettings
@@ -108,6 +109,7 @@ class AgreesWithTheModel(RuleBasedStateMachine):
             pipe.xrange(self.key("bell", run_id))
         counters, *streams = pipe.execute()
         assert {name.decode(): int(n) for name, n in counters.items()} == self.model.counters
+        self._histograms_hold_each_start_and_end_once()
         # A cancel ends the messages of a run in the order of a set: only counts are promised.
         told = [Counter((f[b"id"].decode(), f.get(b"state")) for _, f in s) for s in streams]
         orders = [self.model.orders[worker] for worker in WORKERS]
@@ -120,6 +122,12 @@ class AgreesWithTheModel(RuleBasedStateMachine):
             (letter.task_id, letter.queue) for letter in self.model.letters
         ]
         assert all(letter.payload == PAYLOAD for letter in found)
+
+    def _histograms_hold_each_start_and_end_once(self):
+        found = read_histograms(self.connection)
+        for (what, queue, kind), expected in self.model.observed.items():
+            assert found[what, queue, kind].total == expected
+        assert sum(each.total for each in found.values()) == self.model.observed.total()
 
     def check_everything(self):
         self.records_and_streams_are_what_the_model_says()

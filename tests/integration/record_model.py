@@ -71,6 +71,8 @@ class Model:
     records: dict = field(default_factory=dict)
     streams: dict = field(default_factory=lambda: defaultdict(list))
     counters: Counter = field(default_factory=Counter)
+    #: Observations in the histograms, by what, queue and kind.
+    observed: Counter = field(default_factory=Counter)
     cancelled_runs: set = field(default_factory=set)
     letters: list = field(default_factory=list)
     paused: set = field(default_factory=set)
@@ -125,6 +127,7 @@ class Model:
 
     def move(self, record, state):
         assert state in TRANSITIONS[record.state]
+        before = record.state
         if record.state is State.QUEUED:
             self.streams[record.stream].remove(record.task_id)
         record.state = state
@@ -136,12 +139,17 @@ class Model:
         elif record.kind is Kind.STEP:
             self.rings[record.run_id].append((record.task_id, state.value.encode()))
         self.count(state.value, record)
+        queue, kind = record.queue, record.kind.value
+        if state is State.RUNNING:
+            self.observed["wait", queue, kind] += 1
+        elif before is State.RUNNING and state not in (State.QUEUED, State.LOST):
+            self.observed["duration", queue, kind] += 1
 
     def create(self, record):
         """Queue a message that was not known, or had ended."""
         self.records[record.task_id] = record
         self.streams[record.stream].append(record.task_id)
-        self.count("queued", record)
+        self.count("submitted", record)
 
     def claim(self, record, token, worker):
         record.owner, record.worker = token, worker
@@ -252,6 +260,7 @@ class Model:
             told.append((record.task_id, record.state, record.worker))
         for worker in silent:
             del self.leases[worker]
+            self.counters["worker_lost||"] += 1
             self.unnamed[worker].clear()
         return told
 

@@ -17,6 +17,6 @@ local record = {
   state = 'queued', payload = letter.payload, queued_at = int(now_ms()), deliveries = '0',
 }
 create(letter.id, record)
-count('queued', record)
+count('submitted', record)
 enqueue(letter.id, record)
 return 'queued'

@@ -32,6 +32,32 @@ local function count(event, record)
   redis.call('HINCRBY', key.counters(), event .. '|' .. record.queue .. '|' .. record.kind, 1)
 end
 
+-- Counts an observation into its bucket: a histogram that outlives every process.
+local function observe(what, record, ms)
+  ms = math.max(0, math.floor(ms))
+  local bounds, bucket = BUCKETS_MS[what], 1
+  while bounds[bucket] and ms > bounds[bucket] do bucket = bucket + 1 end
+  local place = what .. '|' .. record.queue .. '|' .. record.kind .. '|'
+  redis.call('HINCRBY', key.histograms(), place .. bucket, 1)
+  redis.call('HINCRBY', key.histograms(), place .. 'sum_ms', int(ms))
+end
+
+local function objective_ms(queue)
+  local promised = redis.call('HGET', key.objectives(), queue)
+  return 1000 * (promised and cjson.decode(promised).slo_s or DEFAULT_SLO_S)
+end
+
+-- A delivery begins or ends: how long it waited, whether that was too long, how long it ran.
+local function measure(record, before, at)
+  if record.state == 'running' then
+    local waited_ms = at - record.queued_at
+    observe('wait', record, waited_ms)
+    if waited_ms > objective_ms(record.queue) then count('late', record) end
+  elseif before == 'running' and record.state ~= 'queued' and record.state ~= 'lost' then
+    observe('duration', record, at - record.began_at)
+  end
+end
+
 -- Remembers for an hour what went wrong with a message; health asks how often that was.
 local function note_recent(event, id, record, at)
   local recent = key.recent(record.queue)
@@ -64,6 +90,7 @@ local function move(id, record, state, at, fields)
     error('illegal transition ' .. record.state .. ' -> ' .. state .. ' of ' .. id)
   end
   leave(id, record)
+  local before = record.state
   record.state = state
   local set = {'state', state}
   for name, value in pairs(fields or {}) do
@@ -80,6 +107,7 @@ local function move(id, record, state, at, fields)
     redis.call('ZADD', key.workers(), 'NX', at + FIRST_LEASE_MS, record.worker)
   end
   count(state, record)
+  measure(record, before, at)
 end
 
 local function ring_door(queue, kind, id)

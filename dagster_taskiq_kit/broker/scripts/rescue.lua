@@ -28,6 +28,7 @@ for _, worker in ipairs(redis.call('ZRANGE', key.workers(), '-inf', at, 'BYSCORE
   redis.call('ZREM', key.workers(), worker)
   redis.call('ZREMRANGEBYSCORE', key.lost_workers(), '-inf', at - HOUR_S * 1000)
   redis.call('ZADD', key.lost_workers(), at, worker)
+  redis.call('HINCRBY', key.counters(), 'worker_lost||', 1)
   redis.call('EXPIRE', key.lost_workers(), HOUR_S)
   redis.call('DEL', key.held(worker), key.unnamed(worker))
 end

@@ -66,6 +66,7 @@ local info = redis.pcall('INFO', 'server', 'clients', 'memory', 'persistence', '
 -- cjson writes an empty table as {}, not []; the reader knows which of them are lists.
 return cjson.encode({
   now_ms = at, queues = queues, paused = redis.call('SMEMBERS', key.paused()), workers = workers, lost_workers = lost,
+  objectives = redis.call('HGETALL', key.objectives()),
   counters = redis.call('HGETALL', key.counters()),
   dead_letters = redis.call('XLEN', key.dead()),
   info = type(info) == 'string' and info or nil,

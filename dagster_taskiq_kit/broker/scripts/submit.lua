@@ -32,7 +32,7 @@ local record = {
   payload = payload, queued_at = int(at), deliveries = '0',
 }
 create(id, record)
-count('queued', record)
+count('submitted', record)
 enqueue(id, record)
 if run_id ~= '' and redis.call('EXISTS', key.cancel(run_id)) == 1 then
   record.entry = redis.call('HGET', key.record(id), 'entry')

@@ -1,0 +1,175 @@
+"""Where a scrape takes its metrics from: the broker at once, anything slow in a period of its own.
+
+Invariant: a source that fails costs its own metrics and nothing else, and says so in metrics of the
+exporter. A scrape never waits for a database: it gets what was read last.
+"""
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from ..broker.connection import SyncConnection
+from ..broker.histograms import read_histograms
+from ..errors import BrokerError
+from ..health.rules import judge, promised
+from ..health.snapshot import read_snapshot
+from ..settings import TaskiqSettings
+from ..version import __version__
+from .collector import MOST_QUEUES, BrokerReading, absent, collect
+from .families import Families
+
+logger = logging.getLogger(__name__)
+
+#: A scrape has ten seconds by default; the broker must be given up well within them.
+GIVE_UP_S = 3.0
+_HASTY = {"connect_timeout_s": 2.0, "command_timeout_s": 2.5, "give_up_s": GIVE_UP_S}
+
+Read = Callable[[], Families]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The outcome of one reading of a source.
+
+    Args:
+        families: What it said; None when it failed.
+        took_s: How long it took.
+        at_s: When it ended, seconds since 1970.
+    """
+
+    families: Families | None
+    took_s: float
+    at_s: float
+
+
+def read_once(name: str, read: Read) -> Reading:
+    """Read a source; what it raises is logged."""
+    began_s, families = time.perf_counter(), None
+    try:
+        families = read()
+    except BrokerError as error:
+        logger.warning("Collector %s: %s", name, error)
+    except Exception:
+        logger.exception("Collector %s failed.", name)
+    return Reading(families, time.perf_counter() - began_s, time.time())
+
+
+class BrokerSource:
+    """The broker, read at each scrape.
+
+    Args:
+        settings: The deployment.
+        per_worker: Whether to add series for each single worker.
+        most_queues: Queues with series of their own.
+    """
+
+    def __init__(
+        self, settings: TaskiqSettings, *, per_worker: bool = False, most_queues: int = MOST_QUEUES
+    ) -> None:
+        hasty = {name: min(getattr(settings, name), most) for name, most in _HASTY.items()}
+        self._settings = settings
+        self._connection = SyncConnection(settings.model_copy(update=hasty))
+        self._per_worker = per_worker
+        self._most_queues = most_queues
+        self.server = ""
+
+    def __call__(self) -> Families:
+        """Read it.
+
+        Raises:
+            BrokerError: It does not answer in time, or refuses us.
+        """
+        snapshot = read_snapshot(self._connection)
+        self.server = snapshot.server.version or ""
+        settings = promised(snapshot, self._settings)
+        reading = BrokerReading(
+            snapshot, read_histograms(self._connection), judge(snapshot, settings), settings
+        )
+        return collect(reading, per_worker=self._per_worker, most_queues=self._most_queues)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class PeriodicSource:
+    """A source that a thread reads again and again; a scrape takes what was read last.
+
+    Args:
+        name: Its name, for the log.
+        read: Reads it.
+        every_s: Pause between two readings.
+    """
+
+    def __init__(self, name: str, read: Read, every_s: float) -> None:
+        self._name = name
+        self._read = read
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, name=f"collector-{name}", daemon=True)
+        self.last: Reading | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; what is being read is read to its end."""
+        self._stop.set()
+
+    def _go_on(self) -> None:
+        while not self._stop.is_set():
+            self.last = read_once(self._name, self._read)
+            self._stop.wait(self._every_s)
+
+
+class Scrape(Collector):
+    """Everything that one scrape answers.
+
+    Args:
+        broker: The broker.
+        others: Further sources by collector name.
+    """
+
+    def __init__(
+        self, broker: BrokerSource, others: Mapping[str, PeriodicSource] | None = None
+    ) -> None:
+        self._broker = broker
+        self._others = others or {}
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the broker, and tell what the others said last."""
+        readings = {"broker": read_once("broker", self._broker)}
+        readings |= {name: each.last for name, each in self._others.items() if each.last}
+        yield from readings["broker"].families or absent()
+        for name, reading in readings.items():
+            if name != "broker" and reading.families is not None:
+                yield from reading.families
+        yield from self._about_us(readings)
+
+    def _about_us(self, readings: Mapping[str, Reading]) -> Families:
+        families = Families()
+        families.gauge(
+            "exporter_build_info", 1, version=__version__, server=self._broker.server,
+            python_version=platform.python_version(),
+        )  # fmt: skip
+        for name, reading in readings.items():
+            worked = reading.families is not None
+            families.gauge("exporter_collector_duration_seconds", reading.took_s, collector=name)
+            families.gauge("exporter_collector_success", worked, collector=name)
+            families.gauge("exporter_collector_timestamp_seconds", reading.at_s, collector=name)
+        return families
+
+    def is_ready(self) -> bool:
+        """Return whether the broker answers."""
+        with suppress(BrokerError):
+            self._broker()
+            return True
+        return False
