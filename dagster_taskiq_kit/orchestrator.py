@@ -107,7 +107,7 @@ class Orchestrator:
             yield from self._take_over() if self._context.resume_from_failure else self._take_up()
             try:
                 while not self._active.is_complete:
-                    if self._active.check_for_interrupts():
+                    if self._active.check_for_interrupts() or self._run_is_cancelled():
                         yield from self._interrupt()
                         return
                     yield from self._turn()
@@ -319,6 +319,8 @@ class Orchestrator:
 
     def _close_what_ended_without_a_word(self) -> None:
         """Close attempts that ended with no terminal event in the log."""
+        if self._run_is_cancelled():
+            return  # its steps are not failures of theirs
         silent = [
             flight
             for flight in self._in_flight.values()
@@ -348,6 +350,15 @@ class Orchestrator:
         )
 
     # -- interruption
+
+    def _run_is_cancelled(self) -> bool:
+        """Return whether a step was cancelled with its run: our signal may come after the bell."""
+        rings = [flight.ring for flight in self._in_flight.values() if flight.ring is not None]
+        if not any(ring.state is State.CANCELLED for ring in rings):
+            return False
+        run_id = self._run.run_id
+        cancelled = self._through_outages(lambda: readings.cancelled_runs(self._broker, [run_id]))
+        return run_id in cancelled
 
     def _interrupt(self) -> Iterator[dg.DagsterEvent]:
         """Stop every step of the run and take in how they end."""

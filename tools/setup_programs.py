@@ -13,6 +13,7 @@ WANTED = {
     "chromedriver": "chromium-driver",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "npm": "npm",
 }
 
 #: For the browser: without any font its pictures show boxes.

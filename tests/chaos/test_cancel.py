@@ -81,6 +81,20 @@ def test_a_run_whose_worker_is_dead_is_canceled_and_never_resumed(chaos: Chaos):
     chaos.fleet.wait_for(lambda: holds_nothing(chaos), "nothing to be held", chaos.explain)
 
 
+def test_a_run_that_hears_of_its_cancelled_step_before_its_signal_is_canceled(chaos: Chaos):
+    worker = chaos.start_orchestrating()
+    run_id = chaos.launch("one")
+    queued = lambda: any("Queued step" in line for line in chaos.fleet.said(run_id))  # noqa: E731
+    chaos.fleet.wait_for(queued, "the step to be queued", chaos.explain)
+    worker.send_signal(signal.SIGSTOP)  # the order to stop waits in its orders
+    try:
+        cancel(chaos, run_id)
+        assert is_canceled(chaos, run_id)
+    finally:
+        worker.send_signal(signal.SIGCONT)
+    assert not any("STEP_FAILURE" in line for line in chaos.fleet.said(run_id))
+
+
 def test_cancelling_during_a_hand_over_wins(chaos: Chaos):
     orchestrating = chaos.start_orchestrating()
     chaos.start_executing()

@@ -5,6 +5,7 @@ end all that is open is brought to an end, as a fleet would.
 """
 
 import copy
+import dataclasses
 import itertools
 import sys
 
@@ -138,8 +139,15 @@ class RecordMachine(AgreesWithTheModel):
         return [r.task_id for r in runs if r.state is State.LOST] or [r.task_id for r in runs]
 
     def queued_at(self, task_id):
-        """Return what only the server's clock knows."""
-        return readings.fetch(self.connection, task_id).queued_at_ms
+        """Return what only the server's clock knows.
+
+        It waits for the next millisecond: of two that were queued in the same one, chance would
+        decide which is older, and a sequence would not be the same when it is tried again.
+        """
+        queued_at_ms = readings.fetch(self.connection, task_id).queued_at_ms
+        while readings.server_time_ms(self.connection) <= queued_at_ms:
+            pass
+        return queued_at_ms
 
     @something_is_known
     @rule(run_id=st.sampled_from(RUNS), whole=st.sampled_from([False, False, True]))
@@ -330,7 +338,8 @@ class RecordMachine(AgreesWithTheModel):
     @rule(delivery=deliveries)
     def restate(self, delivery):
         worker = delivery.token.partition("#")[0]
-        answer = self.call(records.restate(delivery, worker))
+        # As if it had been claimed at once, for the same reason: see queued_at.
+        answer = self.call(records.restate(dataclasses.replace(delivery, waited_ms=0), worker))
         assert answer == self.model.restate(delivery, worker, self.queued_at(delivery.task_id))
 
     @precondition(lambda self: any(self.model.leases.values()))

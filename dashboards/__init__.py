@@ -1,0 +1,1 @@
+"""Rules, dashboards and their provisioning; `python -m dashboards` writes the JSON files again."""
