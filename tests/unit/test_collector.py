@@ -1,0 +1,136 @@
+"""From a reading to metrics, and to the number of workers wanted; no server is needed."""
+
+import dataclasses
+
+import pytest
+
+from dagster_taskiq_kit.broker.buckets import BUCKETS_S
+from dagster_taskiq_kit.broker.histograms import Histogram
+from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.exporter.collector import OTHER, BrokerReading, collect
+from dagster_taskiq_kit.exporter.families import Families
+from dagster_taskiq_kit.health.rules import judge
+from dagster_taskiq_kit.health.scaling import desired_slots, desired_workers
+from dagster_taskiq_kit.health.snapshot import (
+    HeldReading,
+    QueueReading,
+    ServerReading,
+    Snapshot,
+    WorkerReading,
+)
+from dagster_taskiq_kit.settings import QueueObjective, TaskiqSettings
+
+SERVER = ServerReading("Valkey 9", 0.001)
+
+
+def worker(*, queues=("q",), slots=4, run_slots=2, held=0, state="alive", kind="step"):
+    card = WorkerCard("w-1", "w", "host", 1, list(queues), slots, run_slots, ["code"], state)
+    names = [f"{kind}:r:{n}:1" for n in range(held)]
+    return WorkerReading(card, 10.0, held=[HeldReading(n, "running", "q", 1.0) for n in names])
+
+
+def snapshot(queue: QueueReading, *workers: WorkerReading) -> Snapshot:
+    return Snapshot(1_000_000, [queue], workers, SERVER)
+
+
+def waiting(count: int, oldest_s: float, kind="step", *, paused=False) -> QueueReading:
+    return QueueReading("q", {kind: count}, {kind: oldest_s} if count else {}, paused=paused)
+
+
+@pytest.mark.parametrize(
+    ("queue", "held", "slots", "workers"),
+    [
+        (waiting(0, 0), 0, 0, 1),  # min_workers
+        (waiting(0, 0), 3, 3, 1),
+        (waiting(1, 0), 0, 1, 1),  # something waits: one slot at once
+        (waiting(100, 0), 4, 4, 1),  # a young backlog asks for nothing more
+        (waiting(100, 6), 4, 14, 4),  # a tenth of the objective used up: a tenth of it
+        (waiting(100, 60), 4, 104, 26),
+        (waiting(100, 6000), 4, 104, 26),
+        (waiting(100, 6000, paused=True), 4, 4, 1),
+    ],
+)
+def test_demand_grows_with_how_much_of_the_objective_is_used_up(queue, held, slots, workers):
+    found = snapshot(queue, worker(held=held))
+    promised = QueueObjective(slo_s=60)
+    assert desired_slots(found, queue, promised, "step") == slots
+    assert desired_workers(found, queue, promised) == workers
+
+
+def test_without_any_worker_one_is_wanted_as_soon_as_something_waits():
+    promised = QueueObjective(slo_s=60, min_workers=0)
+    assert desired_workers(snapshot(waiting(0, 0)), waiting(0, 0), promised) == 0
+    assert desired_workers(snapshot(waiting(500, 900)), waiting(500, 900), promised) == 1
+    # A draining one has no room.
+    draining = snapshot(waiting(5, 900), worker(state="draining"))
+    assert desired_workers(draining, waiting(5, 900), promised) == 1
+
+
+def test_runs_ask_for_run_slots():
+    queue = waiting(10, 60, "run")
+    found = snapshot(queue, worker())
+    assert desired_slots(found, queue, QueueObjective(slo_s=60), "run") == 10
+    assert desired_workers(found, queue, QueueObjective(slo_s=60)) == 5
+
+
+def samples(reading: BrokerReading, **options) -> dict:
+    return {
+        (sample.name.removeprefix("dagster_taskiq_"), *sorted(sample.labels.items())): sample.value
+        for family in collect(reading, **options)
+        for sample in family.samples
+    }
+
+
+def many_queues(count: int) -> BrokerReading:
+    queues = [
+        QueueReading(f"q-{n:03}", {"step": 1}, {"step": float(n)}, dead_letters=1)
+        for n in range(count)
+    ]
+    counters = {("submitted", queue.name, "step"): 2 for queue in queues}
+    histograms = {
+        ("wait", queue.name, "step"): Histogram([1] + [0] * len(BUCKETS_S["wait"]), 0.5)
+        for queue in queues
+    }
+    settings = TaskiqSettings(queues={"q-149": QueueObjective(slo_s=9)})
+    found = dataclasses.replace(
+        Snapshot(1_000_000, queues, [worker(queues=["q-148"])], SERVER), counters=counters
+    )
+    return BrokerReading(found, histograms, judge(found, settings), settings)
+
+
+def test_queues_beyond_the_limit_are_folded_and_nothing_is_lost():
+    found = samples(many_queues(150), most_queues=10)
+    names = {dict(key[1:])["queue"] for key in found if "queue" in dict(key[1:])}
+    assert len(names) == 11
+    # Declared ones and those that are served keep their own series.
+    assert {"default", "q-149", "q-148", OTHER} <= names
+    total = sum(v for k, v in found.items() if k[0] == "messages_submitted_total")
+    assert total == 300
+    waits = sum(v for k, v in found.items() if k[0] == "message_wait_seconds_count")
+    assert waits == 150
+    backlog = sum(v for k, v in found.items() if k[0] == "queue_messages")
+    assert backlog == 150
+    folded = ("queue_oldest_waiting_age_seconds", ("kind", "step"), ("queue", OTHER))
+    assert found[folded] == 147.0
+    subjects = {dict(key[1:])["subject"] for key in found if key[0] == "health_check_severity"}
+    assert f"queue/{OTHER}" not in subjects
+    assert "queue/q-149" in subjects
+
+
+def test_a_histogram_is_cumulative():
+    found = samples(many_queues(1))
+    labels = (("kind", "step"), ("queue", "q-000"))
+    values = [v for k, v in found.items() if k[0] == "message_wait_seconds_bucket" and labels[1] in k
+              and labels[0] in k]  # fmt: skip
+    assert values == [1.0] * (len(BUCKETS_S["wait"]) + 1)
+    assert found[("message_wait_seconds_sum", *labels)] == 0.5
+
+
+def test_a_sample_that_the_catalogue_does_not_know_cannot_be_made():
+    families = Families()
+    with pytest.raises(KeyError):
+        families.gauge("unheard_of", 1)
+    with pytest.raises(ValueError, match="is a gauge with labels"):
+        families.counter("up", 1)
+    with pytest.raises(ValueError, match="is a counter with labels"):
+        families.counter("messages_lost", 1, queue="q")
