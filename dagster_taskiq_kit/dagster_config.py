@@ -35,6 +35,24 @@ def settings_fields() -> dict[str, dg.Field]:
     return fields
 
 
+def celery_fields() -> dict[str, dg.Field]:
+    """Return the fields of dagster-celery, each optional: see ``celery_config.py``."""
+    return {
+        "broker": dg.Field(
+            dg.Noneable(dg.StringSource), is_required=False, description="Old name of `url`."
+        ),
+        "backend": dg.Field(
+            dg.Noneable(dg.StringSource), is_required=False, description="Not needed any more."
+        ),
+        "include": dg.Field([str], is_required=False, description="Not needed any more."),
+        "config_source": dg.Field(
+            dg.Noneable(dg.Permissive()),
+            is_required=False,
+            description="Settings of Celery; those with a meaning here are understood.",
+        ),
+    }
+
+
 def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return those entries of a config that are settings and were given."""
     return {

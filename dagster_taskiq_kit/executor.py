@@ -11,7 +11,8 @@ import dagster as dg
 
 from . import dagster_seam as seam
 from .attempts import Limits
-from .dagster_config import given_settings, settings_fields
+from .celery_config import translate
+from .dagster_config import celery_fields, given_settings, settings_fields
 from .inline_runs import all_inline
 from .launcher import TaskiqRunLauncher
 from .orchestrator import Orchestrator
@@ -58,7 +59,8 @@ class TaskiqExecutor(dg.Executor):
         yield from orchestrator.execute()
 
 
-def _config_schema() -> dict[str, dg.Field]:
+def executor_fields() -> dict[str, dg.Field]:
+    """Return the fields of the executor's config, each optional."""
     return {
         **settings_fields(),
         "retries": seam.get_retries_config(),
@@ -94,9 +96,31 @@ def resolve_executor_settings(
     )
 
 
+def make_executor(config: Mapping[str, Any], instance: dg.DagsterInstance) -> TaskiqExecutor:
+    """Make the executor of a run from its config.
+
+    Raises:
+        ConfigurationError: A value can never work.
+    """
+    retries = seam.RetryMode.from_config(config["retries"])
+    assert retries is not None  # the schema lets no empty selector through
+    return TaskiqExecutor(
+        resolve_executor_settings(config, instance),
+        Limits(
+            retries=retries,
+            max_concurrent=config.get("max_concurrent"),
+            tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
+            step_dependency_config=seam.StepDependencyConfig.from_config(
+                config.get("step_dependency_config")
+            ),
+            worker_lost_retries=config["worker_lost_retries"],
+        ),
+    )
+
+
 @dg.executor(
     name="taskiq",
-    config_schema=_config_schema(),
+    config_schema={**executor_fields(), **celery_fields()},
     requirements=dg.multiple_process_executor_requirements(),
 )
 def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
@@ -111,17 +135,5 @@ def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
     ``dagster-taskiq/queue`` and ``dagster-taskiq/priority``.
     """
     config = cast("Mapping[str, Any]", context.executor_config)
-    retries = seam.RetryMode.from_config(config["retries"])
-    assert retries is not None  # the schema lets no empty selector through
-    return TaskiqExecutor(
-        resolve_executor_settings(config, context.instance),
-        Limits(
-            retries=retries,
-            max_concurrent=config.get("max_concurrent"),
-            tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
-            step_dependency_config=seam.StepDependencyConfig.from_config(
-                config.get("step_dependency_config")
-            ),
-            worker_lost_retries=config["worker_lost_retries"],
-        ),
-    )
+    translated = translate(config, where="config of taskiq_executor")
+    return make_executor(translated.settings, context.instance)

@@ -19,7 +19,8 @@ from .broker import readings, records, worker_cards
 from .broker.connection import SyncConnection
 from .broker.guards import check_broker
 from .broker.readings import Record
-from .dagster_config import given_settings, settings_fields
+from .celery_config import translate
+from .dagster_config import celery_fields, given_settings, settings_fields
 from .errors import BrokerError, BrokerUnavailable
 from .inline_runs import InlineRuns, launched_inline
 from .instance_pool import instance_id
@@ -65,6 +66,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
 
     def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
         self._inst_data = inst_data
+        config = dict(translate(config, where="config of TaskiqRunLauncher").settings)
         self.explicit_settings = given_settings(config)
         self.settings = TaskiqSettings.resolve(config, where="config of TaskiqRunLauncher")
         self._broker: SyncConnection | None = None
@@ -81,7 +83,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     @classmethod
     def config_type(cls) -> dict[str, dg.Field]:
         """Return the config schema: the settings, each optional."""
-        return settings_fields()
+        return {**settings_fields(), **celery_fields()}
 
     @classmethod
     def from_config_value(

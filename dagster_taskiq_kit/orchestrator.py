@@ -127,6 +127,7 @@ class Orchestrator:
             f"Executing {count} step{'' if count == 1 else 's'} on taskiq workers "
             f"(orchestrator pid {os.getpid()})."
         )
+        self._submission.note_old_tags(self._plan)
         yield from ()
 
     def _take_over(self) -> Iterator[dg.DagsterEvent]:

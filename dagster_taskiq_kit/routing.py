@@ -4,7 +4,7 @@ Invariant: launcher and orchestrator decide by the same rules, before anything i
 that can never work is an error here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,13 +44,20 @@ class Route:
         return f"queue {self.queue!r} with priority {band}{clamped}"
 
 
-def run_route(settings: TaskiqSettings, run_tags: Mapping[str, str]) -> Route:
+def run_route(
+    settings: TaskiqSettings, run_tags: Mapping[str, str], location: str | None = None
+) -> Route:
     """Return where a run waits.
+
+    Args:
+        settings: The deployment.
+        run_tags: The run's tags.
+        location: The code location that it comes from.
 
     Raises:
         ConfigurationError: A tag of the run can never work.
     """
-    queue = tags.read_tag(run_tags, tags.QUEUE_TAG) or settings.default_queue
+    queue = tags.read_tag(run_tags, tags.QUEUE_TAG) or settings.home_queue(location)
     priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
     return Route(_queue_name(queue, "the run"), settings.default_priority + priority)
 
@@ -61,16 +68,19 @@ class StepRoutes:
     Args:
         settings: The deployment.
         run_tags: The run's tags.
+        location: The code location that it comes from.
 
     Raises:
         ConfigurationError: A tag of the run can never work.
     """
 
-    def __init__(self, settings: TaskiqSettings, run_tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: TaskiqSettings, run_tags: Mapping[str, str], location: str | None = None
+    ) -> None:
         self._default_priority = settings.default_priority
         self._run_priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
         inherited = tags.read_tag(run_tags, tags.QUEUE_TAG) if settings.inherit_run_queue else None
-        self._default_queue = _queue_name(inherited or settings.default_queue, "the run")
+        self._default_queue = _queue_name(inherited or settings.home_queue(location), "the run")
 
     def of(self, step: Tagged) -> Route:
         """Return where a step waits: on its own or the run's queue, by step plus run priority.
@@ -87,6 +97,16 @@ class StepRoutes:
             priority + self._run_priority,
             tags.step_timeout_s(step_tags, whose),
         )
+
+
+def celery_tags(run_tags: Mapping[str, str], steps: Iterable[Tagged]) -> Sequence[str]:
+    """Return the tags of dagster-celery that decide something for a run, each once."""
+    aliases = {old: ours for ours, old in tags.CELERY_ALIASES.items()}
+    tagged = [run_tags, *(step.tags or {} for step in steps)]
+    found = {
+        name for each in tagged for name in each if name in aliases and aliases[name] not in each
+    }
+    return sorted(found)
 
 
 def _queue_name(queue: str, whose: str) -> str:

@@ -44,12 +44,13 @@ class RunSubmission:
             ConfigurationError: A tag can never work, or the run has no origin.
             BrokerError: The broker cannot take it now.
         """
-        route = run_route(self._settings, run.tags)
+        code = seam.code_name(run)
+        route = run_route(self._settings, run.tags, code.location)
         before = self._before(run.run_id, resume_no)
         uncertain = before is not None and before.state is State.LOST and not before.gone
         message = RunMessage(
             run.run_id,
-            seam.code_name(run),
+            code,
             resume_no,
             settle_s=self._settings.settle_s if uncertain else 0.0,
         )

@@ -25,6 +25,8 @@ from .errors import ConfigurationError, without_password
 ENV_PREFIX = "DAGSTER_TASKIQ_"
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,99}")
+_LOCATION = "{code_location}"
+_NOT_IN_QUEUE_NAMES = re.compile(r"[^A-Za-z0-9_.@/-]")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -45,6 +47,17 @@ def _check_namespace(name: str) -> str:
             "beginning with a letter or digit"
         )
     return name
+
+
+def _check_template(template: str | None) -> str | None:
+    if template is not None:
+        if _LOCATION not in template:
+            raise ValueError(
+                f"{template!r} names the same queue for all: put {_LOCATION} into it, or set "
+                "default_queue instead"
+            )
+        check_queue_name(template.replace(_LOCATION, "x"))
+    return template
 
 
 def _check_url(url: str | None) -> str | None:
@@ -108,6 +121,11 @@ class TaskiqSettings(BaseModel):
     )
     default_queue: QueueName = Field(
         default="default", description="Queue of runs and steps that name none."
+    )
+    queue_template: Annotated[str | None, AfterValidator(_check_template)] = Field(
+        default=None,
+        description="Queue of runs and steps that name none, by code location: "
+        "runs-{code_location}. Workers that are given no queue serve those of their locations.",
     )
     default_priority: int = Field(
         default=5, ge=0, le=10, description="Priority of steps that name none; 10 is served first."
@@ -206,6 +224,15 @@ class TaskiqSettings(BaseModel):
                 f"Bad {where}: {findings}.",
                 ".".join(str(part) for part in error.errors()[0]["loc"]) or None,
             ) from None
+
+    def home_queue(self, location: str | None) -> str:
+        """Return where what names no queue waits, by the code location that it comes from.
+
+        A run without a location (``dagster job execute``) waits in the default queue.
+        """
+        if self.queue_template is None or location is None:
+            return self.default_queue
+        return self.queue_template.replace(_LOCATION, _NOT_IN_QUEUE_NAMES.sub("-", location))
 
     def objective(self, queue: str) -> QueueObjective:
         """Return what a queue promises; the defaults for one that the settings do not name."""

@@ -14,9 +14,10 @@ from .attempts import InFlight
 from .broker import records
 from .broker.connection import SyncConnection
 from .messages import StepMessage
-from .routing import Route, StepRoutes
+from .routing import Route, StepRoutes, celery_tags
 from .settings import TaskiqSettings
 from .states import Kind
+from .tags import CELERY_ALIASES
 
 #: Mapping keys by step and dynamic output, as Dagster has them.
 Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
@@ -52,7 +53,20 @@ class StepSubmission:
         self._retry_mode = retries.for_inner_plan().value
         self._run_id = context.dagster_run.run_id
         self._code = seam.code_name(context.dagster_run, context.reconstructable_job)
-        self._routes = StepRoutes(settings, context.dagster_run.tags)
+        self._routes = StepRoutes(settings, context.dagster_run.tags, self._code.location)
+
+    def note_old_tags(self, plan: seam.ExecutionPlan) -> None:
+        """Say once in the run's log which tags of dagster-celery it uses."""
+        steps = (plan.get_step(handle) for handle in plan.step_handles_to_execute)
+        old = celery_tags(self._context.dagster_run.tags, steps)
+        if old:
+            aliases = {name: ours for ours, name in CELERY_ALIASES.items()}
+            said = ", ".join(f"{name} ({aliases[name]})" for name in old)
+            dg.DagsterEvent.engine_event(
+                self._context,
+                f"Tags of dagster-celery are understood; their names here are: {said}.",
+                seam.EngineEventData(),
+            )
 
     def submit(self, flight: InFlight, known_state: seam.KnownExecutionState) -> None:
         """Announce and submit one attempt; repeating it is the same submit.

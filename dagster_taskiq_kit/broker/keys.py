@@ -78,6 +78,9 @@ KEYS: dict[str, Key] = {
         "1 day after the last write",
         "what ended, for the orchestrator",
     ),
+    "run_band": Key(
+        ("run_id",), "string", "operators", "30 days", "band that a run was moved to by hand"
+    ),
     "cancel": Key(("run_id",), "string", "launcher", "1 day", "the run was cancelled"),
     "workers": Key(
         (), "zset", "scripts", "never", "worker ids by server ms at which their lease ends"

@@ -158,6 +158,22 @@ def namespace_age_s(connection: SyncConnection, give_up_s: float | None = None) 
     return connection.attempt(ask, give_up_s)
 
 
+def waiting(connection: SyncConnection, queue: str) -> Sequence[str]:
+    """Return what waits in a queue, the longest-waiting first of each kind.
+
+    Raises:
+        BrokerUnavailable: No answer in time.
+    """
+
+    def ask() -> list[list[Any]]:
+        pipeline = connection.client.pipeline(transaction=False)
+        for kind in Kind:
+            pipeline.zrange(connection.keys.name("waiting", queue, kind.value), 0, -1)
+        return pipeline.execute()
+
+    return [text(task_id) for ids in connection.attempt(ask) for task_id in ids]
+
+
 def cancelled_runs(connection: SyncConnection, run_ids: Sequence[str]) -> frozenset[str]:
     """Return those of the runs that were cancelled in the last day.
 

@@ -323,6 +323,11 @@ def pause(queue: str, *, paused: bool) -> Call[bool]:
     return Call("pause", [queue, "1" if paused else "0"], bool)
 
 
+def reprioritize(run_id: str, band: int) -> Call[int]:
+    """Move what a run has queued and will queue to a band; answers how many messages moved."""
+    return Call("reprioritize", [run_id, str(band)], int)
+
+
 def prune(worker_id: str, round_s: float, keep_s: float) -> Call[Sequence[str]]:
     """Forget queues that are empty, that no worker serves and that were not used for long.
 

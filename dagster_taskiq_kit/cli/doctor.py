@@ -32,8 +32,17 @@ def _code_servers_log_to_stderr() -> Generator[None, None, None]:
 @broker_options
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to compare.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
-def doctor(workspaces: tuple[str, ...], as_json: bool, **broker: Any) -> None:
+@click.option(
+    "--migrate", metavar="FILE",
+    help="Read a dagster.yaml or a worker's YAML of dagster-celery and print it for this kit.",
+)  # fmt: skip
+def doctor(workspaces: tuple[str, ...], as_json: bool, migrate: str | None, **broker: Any) -> None:
     """Examine this installation; exit code 2 when something is an ERROR. Changes nothing."""
+    if migrate is not None:
+        from .migrate import migrated
+
+        click.echo(migrated(migrate))
+        return
     with connect(broker) as connection, open_instance() as instance:
         from ..doctor import examine
         from ..loaded_locations import loaded_locations

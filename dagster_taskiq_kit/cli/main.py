@@ -70,6 +70,12 @@ def main() -> None:
 def broker_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which broker a command talks to."""
     for option in (
+        click.option(
+            "-y",
+            "--config-yaml",
+            metavar="PATH",
+            help="YAML file with settings, of the kit or as dagster-celery took it.",
+        ),
         click.option("--namespace", help="Prefix of every key (default: dagster)."),
         click.option("--url", help="Broker url (default: DAGSTER_TASKIQ_URL)."),
     ):
@@ -98,7 +104,14 @@ def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
     """
     from ..settings import TaskiqSettings
 
-    return TaskiqSettings.resolve(given(options), where="options")
+    found = given(options)
+    path = found.pop("config_yaml", None)
+    in_file: Mapping[str, Any] = {}
+    if path is not None:
+        from .settings_file import read_settings_file
+
+        in_file = read_settings_file(path)
+    return TaskiqSettings.resolve({**in_file, **found}, where=path or "options")
 
 
 @contextlib.contextmanager

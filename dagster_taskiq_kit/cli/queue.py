@@ -1,6 +1,7 @@
-"""``dagster-taskiq queue list|pause|resume``: what waits where, and whether it is handed out.
+"""``dagster-taskiq queue``: what waits where, whether it is handed out, and in which order.
 
-Invariant: a paused queue takes new messages and hands none out; what executes goes on.
+Invariant: a paused queue takes new messages and hands none out; what executes goes on. A purge ends
+only what waits, and tells whoever waits for it.
 """
 
 import json
@@ -9,17 +10,20 @@ from typing import Any
 
 import click
 
-from ..broker import records
+from ..broker import readings, records
 from ..errors import ConfigurationError
+from ..health.findings import counted
 from ..health.snapshot import read_snapshot
 from ..settings import check_queue_name
-from .main import broker_options, connect
+from ..states import BANDS, Kind
+from .completion import complete_queues
+from .main import broker_options, connect, open_instance
 from .status import queue_rows
 
 
 @click.group()
 def queue() -> None:
-    """List, pause and resume queues."""
+    """List, pause, resume, purge and reorder queues."""
 
 
 @queue.command("list")
@@ -37,7 +41,7 @@ def list_queues(as_json: bool, **broker: Any) -> None:
 
 @queue.command()
 @broker_options
-@click.argument("name")
+@click.argument("name", shell_complete=complete_queues)
 def pause(name: str, **broker: Any) -> None:
     """Hand out nothing of a queue until it is resumed; what executes goes on."""
     _pause(name, broker, paused=True)
@@ -45,10 +49,47 @@ def pause(name: str, **broker: Any) -> None:
 
 @queue.command()
 @broker_options
-@click.argument("name")
+@click.argument("name", shell_complete=complete_queues)
 def resume(name: str, **broker: Any) -> None:
     """Hand out a paused queue's messages again."""
     _pause(name, broker, paused=False)
+
+
+@queue.command()
+@broker_options
+@click.argument("name", shell_complete=complete_queues)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(name: str, yes: bool, **broker: Any) -> None:
+    """End what waits in a queue: runs are cancelled, steps fail by their own policies."""
+    with connect(broker) as connection:
+        waiting = readings.waiting(connection, name)
+        if not waiting:
+            click.echo(f"Nothing waits in queue {name!r}.")
+            return
+        if not yes:
+            click.confirm(f"End {counted(len(waiting), 'message')} of queue {name!r}?", abort=True)
+        runs = [task_id for task_id in waiting if task_id.startswith(f"{Kind.RUN.value}:")]
+        ttl_s = connection.settings.outcome_ttl_s
+        for task_id in waiting:
+            if task_id not in runs:
+                connection.run(records.cancel_message(task_id, ttl_s))
+        if runs:
+            with open_instance() as instance:
+                for task_id in runs:
+                    instance.run_launcher.terminate(task_id.split(":")[1])
+    click.echo(f"Ended {counted(len(waiting), 'message')} of queue {name!r}.")
+
+
+@queue.command()
+@broker_options
+@click.argument("run_id")
+@click.argument("priority", type=click.IntRange(BANDS[0], BANDS[-1]))
+def reprioritize(run_id: str, priority: int, **broker: Any) -> None:
+    """Move what a run has queued, and what it will queue, to a priority; 10 is served first."""
+    with connect(broker) as connection:
+        moved = connection.run(records.reprioritize(run_id, priority))
+    said = counted(moved, "queued message")
+    click.echo(f"Run {run_id} has priority {priority} from now on; moved {said}.")
 
 
 def _pause(name: str, broker: dict[str, Any], *, paused: bool) -> None:

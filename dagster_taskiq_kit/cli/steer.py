@@ -14,6 +14,7 @@ from ..broker import worker_cards
 from ..broker.connection import SyncConnection
 from ..errors import ConfigurationError
 from ..health.snapshot import WorkerReading, read_snapshot
+from .completion import complete_workers
 from .main import broker_options, connect
 from .status import worker_as_data, worker_rows
 
@@ -33,7 +34,7 @@ def list_workers(as_json: bool, **broker: Any) -> None:
 
 @click.command()
 @broker_options
-@click.argument("name")
+@click.argument("name", shell_complete=complete_workers)
 def show(name: str, **broker: Any) -> None:
     """Show one worker, by name or id, as JSON."""
     with connect(broker) as connection:
@@ -53,8 +54,8 @@ def _steer(names: tuple[str, ...], every: bool, broker: dict[str, Any], verb: st
 
 @click.command()
 @broker_options
-@click.argument("names", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="Every live worker.")
+@click.argument("names", nargs=-1, shell_complete=complete_workers)
+@click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
 def drain(names: tuple[str, ...], every: bool, **broker: Any) -> None:
     """Have workers take no new work, hand over their runs, finish what they can, and end."""
     _steer(names, every, broker, "drain")
@@ -62,8 +63,8 @@ def drain(names: tuple[str, ...], every: bool, **broker: Any) -> None:
 
 @click.command()
 @broker_options
-@click.argument("names", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="Every live worker.")
+@click.argument("names", nargs=-1, shell_complete=complete_workers)
+@click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
 def terminate(names: tuple[str, ...], every: bool, **broker: Any) -> None:
     """The same as drain, under dagster-celery's name."""
     _steer(names, every, broker, "end")

@@ -3,8 +3,12 @@
 import asyncio
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,9 +16,16 @@ import click
 from ..errors import ConfigurationError
 from ..settings import TaskiqSettings, check_queue_name
 from . import steer
-from .main import broker_options, configure_logging, given, open_instance
+from .completion import complete_queues
+from .main import broker_options, configure_logging, open_instance, settings_of
 
 logger = logging.getLogger(__name__)
+
+#: Options of dagster-celery that have no meaning any more, and why.
+_NOT_NEEDED = {
+    "-A": "one worker executes runs, steps and your own tasks",
+    "-i": "a worker serves the code that -m, -f and -w name",
+}
 
 
 @click.group()
@@ -29,8 +40,9 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
 @worker.command()
 @broker_options
 @click.option(
-    "-q", "--queue", "queues", multiple=True, help="Queue to take work from; may be repeated."
-)
+    "-q", "--queue", "queues", multiple=True, shell_complete=complete_queues,
+    help="Queue to take work from; may be repeated.",
+)  # fmt: skip
 @click.option("-n", "--name", help="Name of the worker (default: host and pid).")
 @click.option(
     "--slots", type=int, default=os.cpu_count() or 1, show_default="cores", help="Steps at once."
@@ -56,6 +68,12 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
     "-l", "--loglevel", default="info", show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
 )  # fmt: skip
+@click.option(
+    "-d", "--background", is_flag=True, help="Start it and leave it running; says where it logs."
+)
+@click.option("-A", "--app", hidden=True)
+@click.option("-i", "--includes", multiple=True, hidden=True)
+@click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
 def start(
     queues: tuple[str, ...],
     name: str | None,
@@ -69,11 +87,22 @@ def start(
     workspaces: tuple[str, ...],
     working_directory: str | None,
     loglevel: str,
+    background: bool,
+    app: str | None,
+    includes: tuple[str, ...],
+    celery_arguments: tuple[str, ...],
     **broker: Any,
 ) -> None:
     """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
     configure_logging(loglevel)
-    settings = TaskiqSettings.resolve(given(broker), where="options")
+    for option, said in (("-A", app), ("-i", ", ".join(includes) or None)):
+        if said is not None:
+            click.echo(f"{option} {said} is not needed: {_NOT_NEEDED[option]}.", err=True)
+    settings = settings_of(broker)
+    if background:
+        _start_in_background()
+        return
+    slots = _celery_concurrency(celery_arguments) or slots
     # Its children, and the user's own code in them, find the same deployment.
     os.environ["DAGSTER_TASKIQ_URL"] = settings.require_url()
     os.environ["DAGSTER_TASKIQ_NAMESPACE"] = settings.namespace
@@ -88,17 +117,19 @@ def start(
         from ..worker.options import WorkerOptions
         from ..worker.service import Worker
 
+        locations = seam.code_locations(
+            modules=modules,
+            files=files,
+            workspaces=workspaces,
+            working_directory=working_directory,
+        )
         options = WorkerOptions(
             name=name or default_worker_name(),
-            queues=[_queue(queue) for queue in queues] or [settings.default_queue],
+            queues=[_queue(queue) for queue in queues]
+            or sorted({settings.home_queue(location.name) for location in locations}),
             slots=slots,
             run_slots=run_slots,
-            locations=seam.code_locations(
-                modules=modules,
-                files=files,
-                workspaces=workspaces,
-                working_directory=working_directory,
-            ),
+            locations=locations,
             max_memory_mib=max_memory_mib,
         )
         connection = SyncConnection(settings)
@@ -129,6 +160,38 @@ def _metrics(settings: TaskiqSettings, host: str, port: int | None) -> Generator
     with closing(source), MetricsServer(Scrape(source), ServerOptions(host, port)) as server:
         logger.info("Metrics at %s/metrics", server.url)
         yield
+
+
+def _start_in_background() -> None:
+    """Start this command again as a process of its own session, without ``-d``."""
+    arguments = [each for each in sys.argv[1:] if each not in ("-d", "--background")]
+    home = os.environ.get("DAGSTER_HOME")
+    log = Path(home or tempfile.gettempdir()) / f"taskiq-worker-{os.getpid()}.log"
+    with log.open("ab") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "dagster_taskiq_kit", *arguments],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    click.echo(f"Worker started in the background with pid {worker.pid}; it logs to {log}.")
+
+
+def _celery_concurrency(arguments: tuple[str, ...]) -> int | None:
+    """Return what Celery's ``--concurrency`` said: of its arguments the one with a meaning here.
+
+    Raises:
+        ConfigurationError: Another one was given.
+    """
+    found: int | None = None
+    rest = [part for each in arguments for part in each.split("=", 1)]
+    while rest:
+        name = rest.pop(0)
+        if name not in ("-c", "--concurrency") or not rest or not rest[0].isdigit():
+            raise ConfigurationError(
+                f"{name!r} is an argument of Celery's worker and has no meaning here; "
+                "`dagster-taskiq worker start --help` lists what there is.", name,
+            )  # fmt: skip
+        found = int(rest.pop(0))
+    return found
 
 
 def _queue(name: str) -> str:

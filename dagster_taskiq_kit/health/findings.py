@@ -60,8 +60,12 @@ def queue_subject(name: str) -> str:
 
 
 def watched_queues(settings: TaskiqSettings) -> Sequence[str]:
-    """Return the queues that a deployment declares: those with objectives, and the default one."""
-    return sorted({settings.default_queue, *settings.queues})
+    """Return the queues that a deployment declares: those with objectives, and the default one.
+
+    With a queue for each code location, the default one is not used.
+    """
+    default = set() if settings.queue_template else {settings.default_queue}
+    return sorted(default | set(settings.queues))
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

@@ -27,6 +27,7 @@ local superseded = superseded_id ~= '' and read(superseded_id)
 if superseded and superseded.state == 'lost' then
   conclude(superseded_id, superseded, 'crashed', at, superseded.detail, ttl_s)
 end
+band = run_id ~= '' and redis.call('GET', key.run_band(run_id)) or band
 local record = {
   kind = kind, queue = queue, band = band, run_id = run_id, state = 'queued',
   payload = payload, queued_at = int(at), deliveries = '0',

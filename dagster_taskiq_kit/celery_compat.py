@@ -1,0 +1,71 @@
+"""dagster-celery's names for what the kit has: a project runs with its import line changed only.
+
+Invariant: nothing lives here but names and the fields that dagster-celery's configuration had; the
+behaviour is that of ``taskiq_executor`` and ``TaskiqRunLauncher``.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, cast
+
+import dagster as dg
+
+from . import dagster_seam as seam
+from .celery_config import translate
+from .dagster_config import celery_fields
+from .executor import TaskiqExecutor, executor_fields, make_executor
+from .launcher import TaskiqRunLauncher
+from .tags import CELERY_ALIASES, PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
+
+logger = logging.getLogger(__name__)
+
+DAGSTER_CELERY_STEP_PRIORITY_TAG = CELERY_ALIASES[PRIORITY_TAG]
+DAGSTER_CELERY_RUN_PRIORITY_TAG = CELERY_ALIASES[RUN_PRIORITY_TAG]
+DAGSTER_CELERY_QUEUE_TAG = CELERY_ALIASES[QUEUE_TAG]
+DAGSTER_CELERY_TASK_ID_TAG = TASK_ID_TAG
+
+__all__ = [
+    "DAGSTER_CELERY_QUEUE_TAG",
+    "DAGSTER_CELERY_RUN_PRIORITY_TAG",
+    "DAGSTER_CELERY_STEP_PRIORITY_TAG",
+    "DAGSTER_CELERY_TASK_ID_TAG",
+    "CeleryRunLauncher",
+    "celery_executor",
+]
+
+
+def _translated(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    found = translate(config, where=where, tolerant=True)
+    for note in found.notes:
+        logger.info("%s: %s", where, note)
+    return found.settings
+
+
+@dg.executor(
+    name="celery",
+    config_schema={**executor_fields(), **celery_fields()},
+    requirements=dg.multiple_process_executor_requirements(),
+)
+def celery_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
+    """``taskiq_executor``, with the fields of dagster-celery's ``celery_executor``.
+
+    Raises:
+        ConfigurationError: A field cannot work here; says what to do instead.
+    """
+    config = cast("Mapping[str, Any]", context.executor_config)
+    return make_executor(_translated(config, "config of celery_executor"), context.instance)
+
+
+class CeleryRunLauncher(TaskiqRunLauncher):
+    """``TaskiqRunLauncher``, with the fields of dagster-celery's launcher.
+
+    Args:
+        inst_data: Dagster's own record of the configuration.
+        config: Settings, and ``broker``, ``backend``, ``include``, ``config_source``.
+
+    Raises:
+        ConfigurationError: A field cannot work here; says what to do instead.
+    """
+
+    def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
+        super().__init__(inst_data, **_translated(config, "config of CeleryRunLauncher"))
