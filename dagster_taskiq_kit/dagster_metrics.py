@@ -1,7 +1,7 @@
 """What Dagster's own database tells of runs, daemons, ticks and connections, as metrics.
 
-Invariant: everything is read through ``DagsterInstance``, a bounded number of queries a reading, in
-a period of its own: a scrape never loads the database. What Dagster deletes makes no counter go
+Invariant: everything is read through ``DagsterInstance``, with a bounded number of queries, in a
+period of its own: a scrape never loads the database. What Dagster deletes makes no counter go
 back, because these are gauges: what is open now, and what happened in the last hour.
 """
 
@@ -25,6 +25,9 @@ WINDOW = timedelta(hours=1)
 #: Runs whose wait is looked at, newest first.
 _MOST_STARTS = 500
 _RETRY_NUMBERS = [str(number) for number in range(1, 21)]
+#: Sensors and schedules that are asked about, and failed ticks of each that are counted.
+_MOST_INSTIGATORS = 200
+_MOST_FAILURES = 100
 _RETRY_TAG = "dagster/retry_number"
 
 
@@ -51,8 +54,13 @@ def read_dagster_metrics(
 
 
 def _open_runs(families: Families, instance: dg.DagsterInstance, settings: TaskiqSettings) -> None:
-    runs = read_health(settings, instance).runs
+    reading = read_health(settings, instance)
+    runs = reading.runs
     assert runs is not None  # an instance was asked
+    for finding in reading.of("runs"):
+        families.gauge(
+            "health_check_severity", finding.severity.rank, subject="runs", check=finding.check
+        )
     for status in OPEN:
         families.gauge("dagster_runs", runs.counts.get(status.value, 0), status=status.value)
         age_s = runs.oldest_s.get(status.value, 0.0)
@@ -98,17 +106,18 @@ def _connections(families: Families, instance: dg.DagsterInstance) -> None:
 
 
 def _failed_ticks(instance: dg.DagsterInstance, since_s: float) -> Mapping[str, int]:
-    """Return how many ticks of sensors and of schedules failed; at most 100 of each one.
+    """Return how many ticks of sensors and of schedules failed since then.
 
-    Those that are switched off are left out.
+    One short query for each that is switched on, of at most so many: Dagster's own query for all of
+    them at once (1.13.27) fails when it is given a status.
     """
     counts = {"sensor": 0, "schedule": 0}
-    for state in instance.all_instigator_state():
-        if state.status is seam.InstigatorStatus.STOPPED:
-            continue
+    states = instance.all_instigator_state()
+    on = [state for state in states if state.status is not seam.InstigatorStatus.STOPPED]
+    for state in on[:_MOST_INSTIGATORS]:
         failed = instance.get_ticks(
             state.instigator_origin_id, state.selector_id,
-            after=since_s, limit=100, statuses=[seam.TickStatus.FAILURE],
+            after=since_s, limit=_MOST_FAILURES, statuses=[seam.TickStatus.FAILURE],
         )  # fmt: skip
         kind = state.instigator_type.value.lower()
         counts[kind] = counts.get(kind, 0) + len(failed)

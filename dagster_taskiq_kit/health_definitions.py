@@ -4,6 +4,7 @@ Invariant: what it returns can be merged into any project; in two locations of o
 second one's sensor sees the first one's watch and stays quiet.
 """
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from .assets import CoercibleToPrefix, build_taskiq_asset_specs
 from .checks import build_taskiq_health_checks
 from .resource import TaskiqResource
 from .sensors import OnTransition, build_taskiq_health_sensor
-from .settings import TaskiqSettings
+from .settings import ENV_PREFIX, TaskiqSettings
 from .stuck_runs import StuckRunPolicy, build_taskiq_stuck_run_sensor
 
 
@@ -62,6 +63,9 @@ def build_taskiq_definitions(
     """
     settings = settings or TaskiqSettings.resolve()
     given = settings.model_dump(include={"url", "namespace", "default_queue"})
+    if given["url"] == os.environ.get(f"{ENV_PREFIX}URL"):
+        # The webserver shows what a resource is configured with: the password stays out of it.
+        given["url"] = None
     resource = {} if resource_key is None else {resource_key: TaskiqResource(**given)}
     return dg.Definitions(
         resources=resource,

@@ -56,7 +56,8 @@ def read_health(
     Args:
         settings: The deployment.
         instance: The Dagster instance whose runs are looked at; None to leave them out.
-        no_progress_s: As for :func:`~.run_health.read_run_health`.
+        no_progress_s: As for :func:`~.run_health.read_run_health`; default what the health sensor
+            goes by.
 
     Raises:
         ConfigurationError: No broker url is configured.
@@ -72,6 +73,8 @@ def read_health(
         snapshot, findings = _read(connection, settings)
         if instance is None:
             return HealthReading(snapshot, None, findings)
+        if no_progress_s is None and snapshot is not None:
+            no_progress_s = snapshot.judging.get("no_progress_s")
         try:
             runs = read_run_health(instance, connection, snapshot, no_progress_s=no_progress_s)
         except BrokerError as error:

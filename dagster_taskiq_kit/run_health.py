@@ -4,6 +4,7 @@ Invariant: the runs are read first, then the broker, then again those runs that 
 a run is called stuck only if both readings agree. Reading changes nothing.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,19 @@ from .launcher import TaskiqRunLauncher
 from .messages import run_task_id
 from .settings import TaskiqSettings
 from .states import OWNED, Kind, State
+from .tags import STUCK_ACTION_TAG
 
 STATUS = dg.DagsterRunStatus
-OPEN = (STATUS.QUEUED, STATUS.NOT_STARTED, STATUS.STARTING, STATUS.STARTED, STATUS.CANCELING)
-#: Open runs that are looked at, oldest first; beyond that they are only counted.
+#: Runs that somebody should execute, and those that nobody should yet.
+ACTIVE = (STATUS.STARTING, STATUS.STARTED, STATUS.CANCELING)
+WAITING = (STATUS.QUEUED, STATUS.NOT_STARTED)
+OPEN = (*WAITING, *ACTIVE)
+#: Active runs that are looked at, oldest first; beyond that they are only counted.
 MOST_RUNS = 500
+#: Waiting ones of which the age is read, oldest first.
+MOST_WAITING = 10
+#: Stuck runs that are found in one reading: each costs a look into its log.
+MOST_STUCK = 50
 #: Leases after which a run whose process is gone is called stuck: others have resumed or failed it
 #: by then, and a cancelled one has left.
 GONE_FOR_LEASES = 4
@@ -84,7 +93,7 @@ class RunHealth:
         counts: Open runs by status.
         oldest_s: Age of the oldest run in each status, since its last change.
         stuck: The stuck ones.
-        looked_at: How many open runs were looked at; less than all of them when there are many.
+        looked_at: How many active runs were looked at; less than all of them when there are many.
         known: Whether the broker answered; without it only counts and ages are known.
     """
 
@@ -93,6 +102,12 @@ class RunHealth:
     stuck: Sequence[StuckRun] = ()
     looked_at: int = 0
     known: bool = True
+
+    @property
+    def overlooked(self) -> int:
+        """How many active runs were only counted."""
+        active = sum(self.counts.get(status.value, 0) for status in ACTIVE)
+        return max(0, active - self.looked_at)
 
 
 @dataclass(frozen=True)
@@ -123,12 +138,13 @@ def read_run_health(
         BrokerError: The broker went away meanwhile.
     """
     now_s = time.time()
-    entries = instance.get_run_records(
-        dg.RunsFilter(statuses=list(OPEN)), limit=MOST_RUNS, ascending=True
-    )
+    # Those that somebody should execute come first: thousands may wait in Dagster's own queue.
     runs = [
         _Open(entry.dagster_run, max(0.0, now_s - entry.update_timestamp.timestamp()))
-        for entry in entries
+        for statuses, most in ((ACTIVE, MOST_RUNS), (WAITING, MOST_WAITING))
+        for entry in instance.get_run_records(
+            dg.RunsFilter(statuses=list(statuses)), limit=most, ascending=True
+        )
     ]
     counts = {
         status.value: instance.get_runs_count(dg.RunsFilter(statuses=[status])) for status in OPEN
@@ -138,9 +154,11 @@ def read_run_health(
         for status in OPEN
     }
     if snapshot is None:
-        return RunHealth(counts, oldest_s, looked_at=len(runs), known=False)
+        return RunHealth(counts, oldest_s, known=False)
     looking = _Looking(instance, connection, snapshot, no_progress_s)
-    return RunHealth(counts, oldest_s, list(looking.stuck(runs)), len(runs))
+    active = [each for each in runs if each.run.status in ACTIVE]
+    stuck = list(itertools.islice(looking.stuck(active), MOST_STUCK))
+    return RunHealth(counts, oldest_s, stuck, len(active))
 
 
 class _Looking:
@@ -214,7 +232,7 @@ class _Looking:
 
     def _canceling(self, each: _Open) -> StuckRun | None:
         graces_s = CANCELING_FOR_GRACES * self._settings.cancel_grace_s
-        if each.for_s < max(self._gone_for_s, graces_s):
+        if each.for_s < max(self._gone_for_s, graces_s) and not _was_said(each, Cause.CANCELING):
             return None
         held = len(each.messages)
         return self._found(
@@ -239,7 +257,7 @@ class _Looking:
         gone_s = each.for_s
         if record is not None and record.ended_at_ms is not None:
             gone_s = max(0.0, (self._snapshot.taken_at_ms - record.ended_at_ms) / 1000)
-        if gone_s < self._gone_for_s:
+        if gone_s < self._gone_for_s and not _was_said(each, Cause.NO_PROCESS):
             return None
         reason = record.detail.get("reason", "") if record else ""
         said = f"its record says {record.state.value}" if record else "the broker has no record"
@@ -314,12 +332,12 @@ class _Looking:
         return StuckRun(each.run, cause, since_s, sentence, remedy, resumes)
 
     def _unserved(self) -> Mapping[str, str]:
-        """Return the runs that wait where nobody serves, with the queue."""
+        """Return the runs with work that waits where nobody serves, with the queue."""
         notes, found = WaitingNotes(self._broker), dict[str, str]()
         for queue in self._snapshot.queues:
-            too_long = (queue.oldest_waiting_s or 0) > self._settings.unserved_note_s
-            if too_long and not queue.paused and not self._snapshot.servers_of(queue.name):
-                found |= dict.fromkeys(notes.waiting_runs(queue.name), queue.name)
+            for lane in () if queue.paused else self._snapshot.unserved_lanes(queue):
+                if queue.oldest_waiting_in(lane) > self._settings.unserved_note_s:
+                    found |= dict.fromkeys(notes.waiting_runs(queue.name, lane), queue.name)
         return found
 
     def _worker(self, worker_id: str | None) -> WorkerReading | None:
@@ -330,6 +348,14 @@ class _Looking:
 def _was_taken_from_queue(event: dg.DagsterEvent | None) -> bool:
     data = event.event_specific_data if event else None
     return "queue" in getattr(data, "metadata", {})
+
+
+def _was_said(each: _Open, cause: Cause) -> bool:
+    """Return whether a run was called stuck for this before.
+
+    The tag that says so is a change of the run, which is not younger for that.
+    """
+    return f":{cause.value}:" in each.run.tags.get(STUCK_ACTION_TAG, "")
 
 
 def _is_run(message: str) -> bool:
@@ -354,4 +380,8 @@ def judge_runs(health: RunHealth) -> Finding:
         named = " ".join(f"{each.name}: {each.sentence}" for each in health.stuck[:FEW])
         sentence = f"Stuck: {counted(len(health.stuck), 'run')}. {named} {sentence}"
         remedy = " ".join(sorted({each.remedy for each in health.stuck}))
+    elif health.overlooked > 0:
+        severity = Severity.WARN
+        sentence += f" The oldest {health.looked_at} were looked at, {health.overlooked} were not."
+        remedy = "Look at the newest ones yourself, or limit how many runs are begun at once."
     return Finding("runs", "no_stuck_runs", severity, sentence, remedy, numbers, "error > 0 stuck")

@@ -68,7 +68,9 @@ def build_taskiq_health_sensor(
     )
     def health_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.from_json(context.cursor)
-        other = _watched_by_another(deployment(settings), context, minimum_interval_seconds)
+        other = _watched_by_another(
+            deployment(settings), context, minimum_interval_seconds, no_progress_s
+        )
         if other is not None:
             said = f"{other} watches namespace {settings.namespace!r} already: this one is quiet."
             return dg.SensorResult(skip_reason=said, cursor=context.cursor)
@@ -77,7 +79,9 @@ def build_taskiq_health_sensor(
         except ConfigurationError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         now_s = time.time()
-        for finding, before in memory.take(found.findings):
+        # A queue that nobody declared has no asset, and is not remembered.
+        ours = [finding for finding in found.findings if finding.subject in watched]
+        for finding, before in memory.take(ours):
             _tell(on_transition, finding, before)
         due = memory.due(watched, now_s, report_interval_seconds)
         events = list(_events(found, memory, due, key_prefix, now_s))
@@ -89,16 +93,22 @@ def build_taskiq_health_sensor(
 
 
 def _watched_by_another(
-    settings: TaskiqSettings, context: dg.SensorEvaluationContext, tick_s: int
+    settings: TaskiqSettings,
+    context: dg.SensorEvaluationContext,
+    tick_s: int,
+    no_progress_s: float | None,
 ) -> str | None:
     """Return who else reports on this namespace; taking the watch is also the heartbeat."""
     location = context.code_location_origin
+    judging = {"shared_storage": settings.shared_storage, "no_progress_s": no_progress_s}
     promised = {name: settings.objective(name) for name in watched_queues(settings)}
     me = Watch(location.location_name if location else f"pid {os.getpid()}", context.sensor_name)
     with contextlib.suppress(BrokerError, ConfigurationError):
         # Without the broker nobody can tell: saying twice that it is away does no harm.
         with contextlib.closing(SyncConnection(settings)) as connection:
-            holder = connection.run(take_watch(me, _WATCH_TICKS * tick_s, promised), give_up_s=0)
+            holder = connection.run(
+                take_watch(me, _WATCH_TICKS * tick_s, promised, judging), give_up_s=0
+            )
         return None if holder == me else str(holder)
     return None
 

@@ -125,7 +125,8 @@ class StuckRunActions:
             BrokerError: The broker went away.
         """
         action, how = self._choose(stuck)
-        mark = f"{action.value}:{stuck.cause.value}:{stuck.resumes}"
+        # Dagster copies tags to the runs that it retries: the mark is this run's only.
+        mark = f"{action.value}:{stuck.cause.value}:{stuck.resumes}:{stuck.run.run_id[:8]}"
         run = self._instance.get_run_by_id(stuck.run.run_id)
         if run is None or run.is_finished or self._left <= 0:
             return ""
@@ -135,7 +136,12 @@ class StuckRunActions:
         self._left -= 1
         self._instance.add_run_tags(run.run_id, {STUCK_ACTION_TAG: ",".join([*marks, mark])})
         self._say(run, f"This run is stuck: {stuck.sentence} {stuck.remedy}")
-        how(run, stuck)
+        try:
+            how(run, stuck)
+        except BrokerError:
+            # It is done in a later tick, when the broker is back.
+            self._instance.add_run_tags(run.run_id, {STUCK_ACTION_TAG: ",".join(marks)})
+            raise
         logger.warning("Run %s is stuck (%s): %s", run.run_id, mark, stuck.sentence)
         return f"{stuck.name}: {action.value}."
 

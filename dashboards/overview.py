@@ -92,10 +92,11 @@ QUEUES = Row("Queues", (
                  f"(dagster_taskiq_queue_oldest_running_age_seconds{{{QUEUE}}})",
                  "{{queue}} {{kind}}"),), unit="s", width=8, links=CHECKS),
     Panel("Workers wanted", "Workers that would keep each queue within its objective, and (dashed) "
-          "those that serve it.",
-          (Query(f"max by (queue) (dagster_taskiq_queue_desired_workers{{{QUEUE}}})", "{{queue}}"),
-           Query(f'max by (queue) (dagster_taskiq_workers{{{QUEUE},state="alive"}})',
-                 "{{queue}} alive", dashed=True)), width=8, links=CHECKS),
+          "those that serve it, by lane.",
+          (Query(f"max by (queue, lane) (dagster_taskiq_queue_desired_workers{{{QUEUE}}})",
+                 "{{queue}} {{lane}}"),
+           Query(f"max by (queue, lane) (dagster_taskiq_queue_serving_workers{{{QUEUE}}})",
+                 "{{queue}} {{lane}} serving", dashed=True)), width=8, links=CHECKS),
     Panel("Slots wanted and free", "Slots that would keep each queue within its objective, and "
           "(dashed) the free ones of those that serve it.",
           (Query(f"max by (queue, lane) (dagster_taskiq_queue_desired_slots{{{QUEUE}}})",

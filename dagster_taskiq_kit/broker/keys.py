@@ -60,7 +60,9 @@ KEYS: dict[str, Key] = {
         "never",
         "doorbell that wakes idle workers; holds 1 entry",
     ),
-    "queues": Key((), "set", "scripts", "never", "names of all queues ever used"),
+    "queues": Key(
+        (), "zset", "scripts", "never", "names of all queues in use, by server ms of their first"
+    ),
     "claimed": Key(
         ("queue",), "zset", "scripts", "never", "claimed task ids by server ms of the claim"
     ),

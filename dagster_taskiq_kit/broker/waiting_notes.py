@@ -5,7 +5,7 @@ Invariant: a run is told once when that begins and once when it ends, whichever 
 
 from collections.abc import Sequence
 
-from ..states import BANDS, Kind
+from ..states import BANDS
 from .connection import SyncConnection
 from .scripts import text
 
@@ -26,15 +26,14 @@ class WaitingNotes:
         self._broker = connection
         self._key = connection.keys.name("unserved")
 
-    def waiting_runs(self, queue: str) -> Sequence[str]:
-        """Return the runs whose messages wait in a queue."""
+    def waiting_runs(self, queue: str, lane: str) -> Sequence[str]:
+        """Return the runs whose messages wait in a queue for a lane: ``run`` or ``step``."""
 
         def ask() -> Sequence[str]:
             pipeline = self._broker.client.pipeline(transaction=False)
-            for kind in (Kind.RUN, Kind.STEP):
-                for band in BANDS:
-                    stream = self._broker.keys.name("stream", queue, kind.value, str(band))
-                    pipeline.xrange(stream, count=_MOST)
+            for band in BANDS:
+                stream = self._broker.keys.name("stream", queue, lane, str(band))
+                pipeline.xrange(stream, count=_MOST)
             entries = [entry for answer in pipeline.execute() for entry in answer]
             task_ids = [text(fields[b"id"]) for _, fields in entries]
             return sorted({task_id.split(":")[1] for task_id in task_ids})

@@ -8,9 +8,13 @@ queues, so that exporter and scripts judge by what the checks judge by.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..settings import QueueObjective
 from .scripts import Call
+
+#: Under this name, which no queue has, stands what else the checks go by.
+JUDGING = ""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,21 @@ class Watch:
 
 
 def take_watch(
-    watch: Watch, lease_s: float, objectives: Mapping[str, QueueObjective]
+    watch: Watch,
+    lease_s: float,
+    objectives: Mapping[str, QueueObjective],
+    judging: Mapping[str, Any] | None = None,
 ) -> Call[Watch]:
-    """Take or renew the watch and publish what the queues promise; answers who has it."""
+    """Take or renew the watch and publish by what is judged; answers who has it.
+
+    Args:
+        watch: Who asks.
+        lease_s: How long it is the one that reports.
+        objectives: What the queues promise.
+        judging: What else the checks go by, as JSON.
+    """
     promised = [(name, each.model_dump_json()) for name, each in sorted(objectives.items())]
+    promised.append((JUDGING, json.dumps(judging or {})))
     return Call(
         "watch",
         [

@@ -5,11 +5,13 @@ Invariant: it renders the findings that the checks in Dagster render, and its ex
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +21,10 @@ from ..health.findings import Finding, Severity, duration, worst
 from ..health.rules import judge, judge_absence
 from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
 from ..text_table import table
-from .main import broker_options, connect
+from .main import broker_options, connect, open_instance
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 _ERROR_CODE = 2
 _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"}
@@ -29,14 +34,22 @@ _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"
 @broker_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
+    "--dagster/--no-dagster", default=None,
+    help="Look at Dagster's runs too (default: when DAGSTER_HOME is set).",
+)  # fmt: skip
+@click.option(
     "--watch", "every_s", type=click.FloatRange(min=0.1), help="Print again each SECONDS.",
     metavar="SECONDS",
 )  # fmt: skip
-def status(as_json: bool, every_s: float | None, **broker: Any) -> None:
+def status(as_json: bool, dagster: bool | None, every_s: float | None, **broker: Any) -> None:
     """Show health, queues, workers and what runs; exit code 2 when a check is an ERROR."""
-    with connect(broker) as connection:
+    with ExitStack() as stack:
+        connection = stack.enter_context(connect(broker))
+        instance = None
+        if os.environ.get("DAGSTER_HOME") if dagster is None else dagster:
+            instance = stack.enter_context(open_instance())
         while True:
-            severity = _show(connection, as_json=as_json)
+            severity = _show(connection, instance, as_json=as_json)
             if every_s is None:
                 break
             time.sleep(every_s)
@@ -44,7 +57,9 @@ def status(as_json: bool, every_s: float | None, **broker: Any) -> None:
     sys.exit(_ERROR_CODE if severity is Severity.ERROR else 0)
 
 
-def _show(connection: SyncConnection, *, as_json: bool) -> Severity:
+def _show(
+    connection: SyncConnection, instance: "dg.DagsterInstance | None", *, as_json: bool
+) -> Severity:
     try:
         snapshot = read_snapshot(connection)
     except BrokerUnavailable as error:
@@ -53,12 +68,25 @@ def _show(connection: SyncConnection, *, as_json: bool) -> Severity:
             click.echo(json.dumps({"findings": [_finding_as_data(f) for f in findings]}, indent=2))
         click.echo(f"Error: {error}", err=True)
         return Severity.ERROR
-    findings = judge(snapshot, connection.settings)
+    findings = [*judge(snapshot, connection.settings), *_runs(connection, instance, snapshot)]
     if as_json:
         click.echo(json.dumps(as_data(snapshot, findings), indent=2))
     else:
         click.echo("\n".join(as_text(snapshot, findings)))
     return worst(findings)
+
+
+def _runs(
+    connection: SyncConnection, instance: "dg.DagsterInstance | None", snapshot: Snapshot
+) -> Sequence[Finding]:
+    if instance is None:
+        return []
+    from ..run_health import judge_runs, read_run_health
+
+    no_progress_s = snapshot.judging.get("no_progress_s")
+    return [
+        judge_runs(read_run_health(instance, connection, snapshot, no_progress_s=no_progress_s))
+    ]
 
 
 def as_data(snapshot: Snapshot, findings: Sequence[Finding]) -> dict[str, Any]:

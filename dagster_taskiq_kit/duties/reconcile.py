@@ -177,16 +177,18 @@ class Reconcile:
     def _say_what_nobody_serves(self) -> None:
         """Say in a run's log that it waits where nobody serves, and when it is served again."""
         snapshot = read_snapshot(self._broker, give_up_s=0)
-        unserved = {
-            queue.name
+        lanes = {queue.name: snapshot.unserved_lanes(queue) for queue in snapshot.queues}
+        unserved = [
+            (queue.name, lane)
             for queue in snapshot.queues
-            if (queue.oldest_waiting_s or 0) > self._settings.unserved_note_s
-            and not snapshot.servers_of(queue.name)
-        }
-        served = {queue.name for queue in snapshot.queues if snapshot.servers_of(queue.name)}
+            for lane in lanes[queue.name]
+            if queue.oldest_waiting_in(lane) > self._settings.unserved_note_s
+        ]
+        served = {name for name, without in lanes.items() if not without}
+        served &= {queue.name for queue in snapshot.queues if snapshot.servers_of(queue.name)}
         noted = WaitingNotes(self._broker)
-        for name in unserved:
-            for run_id in noted.waiting_runs(name):
+        for name, lane in unserved:
+            for run_id in noted.waiting_runs(name, lane):
                 if noted.note(run_id, name):
                     self._say_by_id(
                         run_id,

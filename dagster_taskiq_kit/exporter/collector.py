@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ..broker.histograms import Histogram, Histograms, empty
 from ..health.findings import Finding
-from ..health.scaling import LANES, busy_slots, desired_slots, desired_workers, free_slots, slots
-from ..health.snapshot import QueueReading, Snapshot
+from ..health.scaling import busy_slots, desired_slots, desired_workers, free_slots
+from ..health.snapshot import LANES, QueueReading, Snapshot
 from ..settings import TaskiqSettings
 from ..states import Kind
 from .families import Families
@@ -88,13 +88,21 @@ def collect(
 
 
 def _shown_queues(reading: BrokerReading, most: int) -> Mapping[str, str]:
-    """Return under which name each queue is shown: declared ones first, then those served."""
+    """Return under which name each queue is shown: declared ones first, then the first used.
+
+    Who has series of its own keeps them: one that came and went in ``other`` would take its counts
+    with it, and the sum would jump.
+    """
     snapshot, settings = reading.snapshot, reading.settings
     declared = {settings.default_queue, *settings.queues}
-    served = {name for worker in snapshot.live_workers for name in worker.card.queues}
+    used = {queue.name: queue.first_used_ms for queue in snapshot.queues}
     counted = {queue for _, queue, _ in snapshot.counters if queue}
-    names = {*declared, *counted, *(queue.name for queue in snapshot.queues)}
-    ranked = sorted(names, key=lambda name: (name not in declared, name not in served, name))
+    never = snapshot.taken_at_ms
+
+    def rank(name: str) -> tuple[bool, int, str]:
+        return (name not in declared, used.get(name) or never, name)
+
+    ranked = sorted({*declared, *counted, *used}, key=rank)
     return {name: name if place < most else OTHER for place, name in enumerate(ranked)}
 
 
@@ -138,10 +146,11 @@ def _objective(families: Families, reading: BrokerReading, queue: QueueReading) 
     snapshot, promised = reading.snapshot, reading.settings.objective(queue.name)
     alive = [w for w in snapshot.servers_of(queue.name) if w.state == "alive"]
     families.gauge("queue_slo_seconds", promised.slo_s, queue=queue.name)
-    families.gauge(
-        "queue_desired_workers", desired_workers(snapshot, queue, promised), queue=queue.name
-    )
     for lane in LANES:
+        workers = desired_workers(snapshot, queue, promised, lane)
+        families.gauge("queue_desired_workers", workers, queue=queue.name, lane=lane)
+        serving = sum(worker.slots_in(lane) > 0 for worker in alive)
+        families.gauge("queue_serving_workers", serving, queue=queue.name, lane=lane)
         wanted = desired_slots(snapshot, queue, promised, lane)
         families.gauge("queue_desired_slots", wanted, queue=queue.name, lane=lane)
         families.gauge("queue_free_slots", free_slots(alive, lane), queue=queue.name, lane=lane)
@@ -201,7 +210,7 @@ def _workers(
             worker=card.worker_id,
         )
         for lane in LANES:
-            if slots(worker, lane):
+            if worker.slots_in(lane):
                 families.gauge(
                     "worker_busy_slots", busy_slots(worker, lane), worker=card.worker_id, lane=lane
                 )

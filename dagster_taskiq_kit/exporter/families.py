@@ -4,7 +4,8 @@ Invariant: a sample of a metric that the catalogue does not know, or with other 
 cannot be made.
 """
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 from prometheus_client.core import (
@@ -60,6 +61,19 @@ class Families:
             }[of_type]
             self._families[short] = made(metric.family, metric.meaning, labels=metric.labels)
         return self._families[short]
+
+
+def together(told: Iterable[Families]) -> Iterator[Metric]:
+    """Yield the families of several sources; what two of them tell of is one family."""
+    merged: dict[str, Metric] = {}
+    for families in told:
+        for family in families:
+            if family.name in merged:
+                merged[family.name].samples.extend(family.samples)
+            else:
+                merged[family.name] = copy.copy(family)
+                merged[family.name].samples = list(family.samples)  # a cached one stays as it is
+    yield from merged.values()
 
 
 def _values(short: str, labels: Mapping[str, str]) -> list[str]:

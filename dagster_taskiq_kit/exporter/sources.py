@@ -23,13 +23,17 @@ from ..health.snapshot import read_snapshot
 from ..settings import TaskiqSettings
 from ..version import __version__
 from .collector import MOST_QUEUES, BrokerReading, absent, collect
-from .families import Families
+from .families import Families, together
 
 logger = logging.getLogger(__name__)
 
 #: A scrape has ten seconds by default, and often less: a server that hangs is given up well within
 #: them, one that refuses at once.
 GIVE_UP_S = 0.5
+#: Periods without a new reading after which the last one is not told any more.
+_STALE_AFTER_PERIODS = 4
+#: How long a reading may take: code locations are loaded in it.
+_MAY_TAKE_S = 60.0
 _HASTY = {"connect_timeout_s": 2.0, "command_timeout_s": 2.5, "give_up_s": GIVE_UP_S}
 
 Read = Callable[[], Families]
@@ -114,8 +118,18 @@ class PeriodicSource:
         self._read = read
         self._every_s = every_s
         self._stop = threading.Event()
+        self._since_s = time.time()
+        self._last: Reading | None = None
         self._thread = threading.Thread(target=self._go_on, name=f"collector-{name}", daemon=True)
-        self.last: Reading | None = None
+
+    @property
+    def last(self) -> Reading:
+        """What was read last; nothing, when that is older than a reading that hangs may be."""
+        if self._last is None:
+            return Reading(None, time.time() - self._since_s, self._since_s)
+        if time.time() - self._last.at_s > _STALE_AFTER_PERIODS * self._every_s + _MAY_TAKE_S:
+            return Reading(None, self._last.took_s, self._last.at_s)
+        return self._last
 
     def start(self) -> None:
         """Begin to read."""
@@ -127,7 +141,7 @@ class PeriodicSource:
 
     def _go_on(self) -> None:
         while not self._stop.is_set():
-            self.last = read_once(self._name, self._read)
+            self._last = read_once(self._name, self._read)
             self._stop.wait(self._every_s)
 
 
@@ -148,12 +162,11 @@ class Scrape(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the broker, and tell what the others said last."""
         readings = {"broker": read_once("broker", self._broker)}
-        readings |= {name: each.last for name, each in self._others.items() if each.last}
-        yield from readings["broker"].families or absent()
-        for name, reading in readings.items():
-            if name != "broker" and reading.families is not None:
-                yield from reading.families
-        yield from self._about_us(readings)
+        readings |= {name: each.last for name, each in self._others.items()}
+        told = [readings["broker"].families or absent()]
+        told += [each.families for name, each in readings.items() if name != "broker"
+                 and each.families is not None]  # fmt: skip
+        yield from together([*told, self._about_us(readings)])
 
     def _about_us(self, readings: Mapping[str, Reading]) -> Families:
         families = Families()

@@ -56,11 +56,15 @@ def _has_live_worker(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSe
     taking = [w for w in snapshot.servers_of(queue.name) if w.state == "alive"]
     declared = queue.name in watched_queues(settings)
     wanted = settings.objective(queue.name).min_workers if declared else 0
-    missing = len(taking) < max(wanted, 1 if queue.backlog else 0)
+    lanes = snapshot.unserved_lanes(queue)
+    missing = len(taking) < max(wanted, 1 if queue.backlog else 0) or bool(lanes)
     severity = Severity.ERROR if missing else Severity.WARN if queue.paused else Severity.OK
     waits = f" Waiting: {counted(queue.backlog, 'message')}." if missing and queue.backlog else ""
     sentence = f"Served by {counted(len(taking), 'live worker')}.{waits}"
     remedy = ""
+    if lanes and taking:
+        said = " and ".join(f"{lane}s" for lane in lanes)
+        sentence += f" None of them has slots for {said}."
     if missing:
         remedy = f"Start one: `dagster-taskiq worker start -q {queue.name}`."
     if queue.paused:
@@ -73,7 +77,8 @@ def _has_live_worker(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSe
         sentence,
         remedy.strip(),
         {"live_workers": len(taking)},
-        (f"error < {wanted}" if wanted else "error < 1 while something waits")
+        (f"error < {wanted}, or" if wanted else "error")
+        + " when nobody takes what waits"
         + ", warn when paused",
     )
 

@@ -46,7 +46,10 @@ def promised(snapshot: Snapshot, settings: TaskiqSettings) -> TaskiqSettings:
     """
     if settings.queues or not snapshot.objectives:
         return settings
-    return settings.model_copy(update={"queues": dict(snapshot.objectives)})
+    storage = snapshot.judging.get("shared_storage", settings.shared_storage)
+    return settings.model_copy(
+        update={"queues": dict(snapshot.objectives), "shared_storage": storage}
+    )
 
 
 def judge(snapshot: Snapshot, settings: TaskiqSettings) -> Sequence[Finding]:

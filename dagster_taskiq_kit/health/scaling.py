@@ -6,18 +6,10 @@ used up, so that demand reaches the whole backlog when the objective does.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..settings import QueueObjective
-from .snapshot import QueueReading, Snapshot, WorkerReading
-
-#: Which kinds a lane of a worker serves.
-LANES: Mapping[str, Sequence[str]] = {"run": ("run",), "step": ("step", "task")}
-
-
-def slots(worker: WorkerReading, lane: str) -> int:
-    """Return how many slots a worker has in a lane."""
-    return worker.card.run_slots if lane == "run" else worker.card.slots
+from .snapshot import LANES, QueueReading, Snapshot, WorkerReading
 
 
 def busy_slots(worker: WorkerReading, lane: str) -> int:
@@ -27,7 +19,7 @@ def busy_slots(worker: WorkerReading, lane: str) -> int:
 
 def free_slots(workers: Sequence[WorkerReading], lane: str) -> int:
     """Return how many slots of some workers hold none."""
-    return sum(max(0, slots(worker, lane) - busy_slots(worker, lane)) for worker in workers)
+    return sum(max(0, worker.slots_in(lane) - busy_slots(worker, lane)) for worker in workers)
 
 
 def in_flight(snapshot: Snapshot, queue: str, kinds: Sequence[str]) -> int:
@@ -43,24 +35,22 @@ def desired_slots(
     """Return how many slots of a lane would keep a queue within its objective."""
     kinds = LANES[lane]
     held = in_flight(snapshot, queue.name, kinds)
-    waiting = sum(queue.waiting.get(kind, 0) for kind in kinds)
+    waiting = queue.waiting_in(lane)
     if queue.paused or not waiting:
         return held
-    oldest_s = max(queue.oldest_waiting_by_kind_s.get(kind, 0.0) for kind in kinds)
-    urgency = min(1.0, oldest_s / promised.slo_s)
+    urgency = min(1.0, queue.oldest_waiting_in(lane) / promised.slo_s)
     return max(1, held + math.ceil(waiting * urgency))
 
 
-def desired_workers(snapshot: Snapshot, queue: QueueReading, promised: QueueObjective) -> int:
-    """Return how many workers have the desired slots, if they are like those that serve it.
+def desired_workers(
+    snapshot: Snapshot, queue: QueueReading, promised: QueueObjective, lane: str
+) -> int:
+    """Return how many workers have the desired slots, if they are like those that serve the lane.
 
     When none serves it, that is one: its card tells how many slots a worker has.
     """
-    alive = [w for w in snapshot.servers_of(queue.name) if w.state == "alive"]
-    wanted = promised.min_workers
-    for lane in LANES:
-        demand = desired_slots(snapshot, queue, promised, lane)
-        each = max((slots(worker, lane) for worker in alive), default=0)
-        if demand:
-            wanted = max(wanted, math.ceil(demand / each) if each else 1)
-    return wanted
+    alive = [w for w in snapshot.servers_of(queue.name, lane) if w.state == "alive"]
+    demand = desired_slots(snapshot, queue, promised, lane)
+    each = max((worker.slots_in(lane) for worker in alive), default=0)
+    wanted = math.ceil(demand / each) if each else min(1, demand)
+    return max(promised.min_workers, wanted)

@@ -12,8 +12,12 @@ from typing import Any
 
 from ..broker.connection import SyncConnection
 from ..broker.scripts import Call
+from ..broker.watchers import JUDGING
 from ..broker.worker_cards import WorkerCard
 from ..settings import QueueObjective
+
+#: Which kinds of messages a lane of a worker serves.
+LANES: Mapping[str, Sequence[str]] = {"run": ("run",), "step": ("step", "task")}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class QueueReading:
         troubled: Messages redelivered or lost in the last hour.
         dead_letters: Dead letters of this queue.
         paused: Whether nothing of it is handed out.
+        first_used_ms: When it was first used, on the server's clock; None when it never was.
     """
 
     name: str
@@ -44,11 +49,21 @@ class QueueReading:
     troubled: int = 0
     dead_letters: int = 0
     paused: bool = False
+    first_used_ms: int | None = None
 
     @property
     def backlog(self) -> int:
         """All messages that wait."""
         return sum(self.waiting.values())
+
+    def waiting_in(self, lane: str) -> int:
+        """Return how many messages wait for a slot of a lane."""
+        return sum(self.waiting.get(kind, 0) for kind in LANES[lane])
+
+    def oldest_waiting_in(self, lane: str) -> float:
+        """Return how long the longest-waiting of those waits; 0 when none does."""
+        found_s = (self.oldest_waiting_by_kind_s.get(kind, 0.0) for kind in LANES[lane])
+        return max(found_s, default=0.0)
 
     @property
     def oldest_waiting_s(self) -> float | None:
@@ -96,6 +111,10 @@ class WorkerReading:
     silent_s: float = 0.0
     held: Sequence[HeldReading] = ()
     clock_skew_s: float = 0.0
+
+    def slots_in(self, lane: str) -> int:
+        """Return how many slots it has in a lane."""
+        return self.card.run_slots if lane == "run" else self.card.slots
 
     @property
     def live(self) -> bool:
@@ -165,6 +184,7 @@ class Snapshot:
         server: The server.
         lost_workers: Those given up in the last hour, newest first.
         objectives: What the declared queues promise, as the health sensor published it.
+        judging: What else the sensor's checks go by: ``shared_storage``, ``no_progress_s``.
         counters: What ever happened: (event, queue, kind) to how often.
         dead_letters: Dead letters of all queues.
         watched_ago_s: How long ago the health sensor ticked; None when none ever did.
@@ -177,6 +197,7 @@ class Snapshot:
     server: ServerReading
     lost_workers: Sequence[LostWorker] = ()
     objectives: Mapping[str, QueueObjective] = field(default_factory=dict)
+    judging: Mapping[str, Any] = field(default_factory=dict)
     counters: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     dead_letters: int = 0
     namespace_age_s: float | None = None
@@ -191,9 +212,18 @@ class Snapshot:
         """Return one queue; an empty one when it was never used."""
         return next((queue for queue in self.queues if queue.name == name), QueueReading(name))
 
-    def servers_of(self, queue: str) -> Sequence[WorkerReading]:
-        """Return the live workers that take work from a queue."""
-        return [worker for worker in self.live_workers if queue in worker.card.queues]
+    def servers_of(self, queue: str, lane: str | None = None) -> Sequence[WorkerReading]:
+        """Return the live workers that take work from a queue; those with slots in a lane only."""
+        serving = [worker for worker in self.live_workers if queue in worker.card.queues]
+        return [w for w in serving if lane is None or w.slots_in(lane)]
+
+    def unserved_lanes(self, queue: QueueReading) -> Sequence[str]:
+        """Return the lanes of a queue in which work waits that no live worker takes."""
+        return [
+            lane
+            for lane in LANES
+            if queue.waiting_in(lane) and not self.servers_of(queue.name, lane)
+        ]
 
 
 def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) -> Snapshot:
@@ -231,7 +261,7 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
         )
         for entry in raw["lost_workers"]
     ]
-    counters, objectives = _pairs(raw["counters"]), _pairs(raw["objectives"])
+    counters, objectives = _pairs(raw["counters"]), dict(_pairs(raw["objectives"]))
     born_ms = raw.get("born_ms")
     return Snapshot(
         taken_at_ms=now_ms,
@@ -241,8 +271,11 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
         lost_workers=sorted(lost, key=lambda worker: worker.ago_s),
         counters={_counter_name(name): int(count) for name, count in counters},
         objectives={
-            name: QueueObjective.model_validate_json(promised) for name, promised in objectives
+            name: QueueObjective.model_validate_json(promised)
+            for name, promised in objectives.items()
+            if name != JUDGING
         },
+        judging=json.loads(objectives.get(JUDGING, "{}")),
         dead_letters=int(raw["dead_letters"]),
         watched_ago_s=_ago_s(raw["watched_ms"], now_ms) if raw.get("watched_ms") else None,
         namespace_age_s=None if born_ms is None else (now_ms - born_ms) / 1000,
@@ -296,6 +329,7 @@ def _queue(entry: Mapping[str, Any], now_ms: int, paused: set[str]) -> QueueRead
         troubled=int(entry["recent"]),
         dead_letters=int(entry["dead_letters"]),
         paused=entry["name"] in paused,
+        first_used_ms=int(entry["first_used_ms"]),
     )
 
 

@@ -3,13 +3,17 @@
 One situation serves all four policies: as many runs are stuck in it, and each gets its own.
 """
 
+import dataclasses
 import signal
 from contextlib import contextmanager
 
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit.run_health import Cause, StuckRun, read_run_health
+from dagster_taskiq_kit import run_health
+from dagster_taskiq_kit.health.findings import Severity
+from dagster_taskiq_kit.messages import step_task_id
+from dagster_taskiq_kit.run_health import Cause, StuckRun, judge_runs, read_run_health
 from dagster_taskiq_kit.stuck_runs import StuckRunActions, StuckRunPolicy
 from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
 
@@ -47,7 +51,9 @@ def act_on(watching: Watching, runs: dict[str, str], cause: Cause, **looking) ->
         assert actions.act(found[run_id]) != ""
         assert actions.act(found[run_id]) == "", "an action is done once"
         assert said(watching, run_id, "This run is stuck: ") == 1
-        marks[policy] = watching.instance.get_run_by_id(run_id).tags[STUCK_ACTION_TAG]
+        mark = watching.instance.get_run_by_id(run_id).tags[STUCK_ACTION_TAG]
+        assert mark.endswith(f":{run_id[:8]}")
+        marks[policy] = mark.removesuffix(f":{run_id[:8]}")
     return marks
 
 
@@ -140,6 +146,81 @@ def test_runs_whose_child_hangs(make_watching):
         watching.gate.touch()
         for policy in ("report", "resume"):
             assert watching.fleet.wait_for_run(runs[policy]).status is STATUS.SUCCESS
+
+
+def test_runs_with_a_step_that_the_broker_forgot(make_watching, monkeypatch):
+    monkeypatch.setattr(run_health, "_QUIET_S", 0.0)
+    with site_with_runs(make_watching) as (watching, _, runs):
+        broker = watching.fleet.broker
+        for run_id in runs.values():
+            started(watching, run_id)
+            broker.client.srem(broker.keys.name("run", run_id), step_task_id(run_id, "waits", 1))
+        marks = act_on(watching, runs, Cause.LOST_STEP)
+        assert marks == {
+            "report": "report:lost_step:0",
+            "resume": "report:lost_step:0",  # its orchestrator lives
+            "cancel": "cancel:lost_step:0",
+            "re_execute": "re_execute:lost_step:0",
+        }
+        assert watching.fleet.wait_for_run(runs["cancel"]).status is STATUS.CANCELED
+        assert is_begun_anew(watching, runs["re_execute"])
+        watching.gate.touch()
+
+
+def test_a_retry_of_a_stuck_run_is_acted_on_anew(make_watching):
+    with make_watching(config=CONFIG) as watching:
+        watching.start_worker(queues=["elsewhere"])
+        first = watching.launch("waiting")
+        (found,) = act_until_stuck(watching, first)
+        actions = lambda: StuckRunActions(  # noqa: E731
+            watching.instance, watching.fleet.broker, StuckRunPolicy.REPORT
+        )
+        assert actions().act(found) != ""
+        # Dagster copies the tags of a run to the one that retries it.
+        copied = watching.instance.get_run_by_id(first).tags[STUCK_ACTION_TAG]
+        second = watching.launch("waiting")
+        watching.instance.add_run_tags(second, {STUCK_ACTION_TAG: copied})
+        (found,) = act_until_stuck(watching, second)
+        assert actions().act(found) != ""
+        assert said(watching, second, "This run is stuck: ") == 1
+
+
+def act_until_stuck(watching: Watching, run_id: str) -> list[StuckRun]:
+    found: list[StuckRun] = []
+
+    def stuck() -> bool:
+        health = read_run_health(
+            watching.instance, watching.fleet.broker, watching.fleet.snapshot()
+        )
+        found[:] = [each for each in health.stuck if each.run.run_id == run_id]
+        return bool(found)
+
+    watching.fleet.wait_for(stuck, f"{run_id} to be stuck")
+    return found
+
+
+def test_many_runs_in_dagsters_own_queue_hide_no_stuck_one(make_watching, monkeypatch):
+    monkeypatch.setattr(run_health, "MOST_RUNS", 3)
+    with make_watching(config=CONFIG) as watching:
+        watching.start_worker(queues=["elsewhere"])
+        for _ in range(5):
+            dg.DagsterInstance.create_run_for_job(watching.instance, a_job)
+        run_id = watching.launch("waiting")
+        assert act_until_stuck(watching, run_id)
+        for _ in range(3):
+            watching.launch("waiting")
+        health = read_run_health(
+            watching.instance, watching.fleet.broker, watching.fleet.snapshot()
+        )
+        assert (health.looked_at, health.overlooked) == (3, 1)
+        quiet = dataclasses.replace(health, stuck=[])
+        assert judge_runs(quiet).severity is Severity.WARN
+        assert "1 were not" in judge_runs(quiet).sentence
+
+
+@dg.job
+def a_job() -> None:
+    """Nothing: it is never launched."""
 
 
 @pytest.mark.parametrize("how", ["lost", "deleted"])

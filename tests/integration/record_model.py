@@ -138,7 +138,8 @@ class Model:
             self.leases.setdefault(record.worker, True)
         elif record.kind is Kind.STEP:
             self.rings[record.run_id].append((record.task_id, state.value.encode()))
-        self.count(state.value, record)
+        if (before, state) != (State.LOST, State.CRASHED):
+            self.count(state.value, record)
         queue, kind = record.queue, record.kind.value
         if state is State.RUNNING:
             self.observed["wait", queue, kind] += 1

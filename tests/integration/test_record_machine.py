@@ -298,6 +298,8 @@ class RecordMachine(AgreesWithTheModel):
             assert answer == "revoked"
             return
         record.handed_over |= handed_over
+        if handed_over:
+            record.queued_at_ms = self.queued_at(record.task_id)
         self.model.give_back(record, counts=counts)
         assert answer == record.state.value
 

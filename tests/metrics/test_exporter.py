@@ -76,6 +76,8 @@ def test_every_label_set_is_there_with_zero_before_anything_happened(site: Site)
 
 def test_without_the_broker_it_answers_200_up_0_and_is_not_ready(site: Site):
     exporter = Exporter(site)
+    read = lambda: exporter.value("exporter_collector_success", collector="dagster") == 1  # noqa: E731
+    site.fleet.wait_for(read, "Dagster's side to be read")
     assert get(f"{exporter.url}/-/ready")[0] == 200
     site.broker.kill()
     assert exporter.value("up") == 0

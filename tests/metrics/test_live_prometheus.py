@@ -89,10 +89,20 @@ def compare_with_the_event_log(site: Site, exporter: Exporter, runs: list[str]) 
     assert value("workers_lost_total") == 1
     assert value("message_wait_seconds_count", kind="step") == started
     assert value("message_duration_seconds_count", kind="step") == started - 1
+    waited_s = sum(wait_by_the_log(site, run_id) for run_id in runs)
+    assert abs(value("message_wait_seconds_sum", kind="step") - waited_s) < 0.3 * started
     stats = [s for r in runs for s in site.instance.get_run_step_stats(r) if s.end_time]
     bodies_s = sum(s.end_time - s.start_time for s in stats if s.step_key != "waits_on_gpu")
     assert value("message_duration_seconds_sum", kind="step") >= bodies_s
     return started
+
+
+def wait_by_the_log(site: Site, run_id: str) -> float:
+    """Return how long the steps of a run waited: from what queues them to what takes them."""
+    at_s: dict[EVENT, float] = {EVENT.STEP_WORKER_STARTING: 0.0, EVENT.STEP_WORKER_STARTED: 0.0}
+    for entry in site.instance.all_logs(run_id, of_type=set(at_s)):
+        at_s[entry.dagster_event.event_type] += entry.timestamp
+    return at_s[EVENT.STEP_WORKER_STARTED] - at_s[EVENT.STEP_WORKER_STARTING]
 
 
 def ask_every_panel_and_rule(prometheus: Prometheus, began_s: float) -> None:

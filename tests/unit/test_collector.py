@@ -7,6 +7,7 @@ import pytest
 from dagster_taskiq_kit.broker.buckets import BUCKETS_S
 from dagster_taskiq_kit.broker.histograms import Histogram
 from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.exporter import sources
 from dagster_taskiq_kit.exporter.collector import OTHER, BrokerReading, collect
 from dagster_taskiq_kit.exporter.families import Families
 from dagster_taskiq_kit.health.rules import judge
@@ -54,23 +55,24 @@ def test_demand_grows_with_how_much_of_the_objective_is_used_up(queue, held, slo
     found = snapshot(queue, worker(held=held))
     promised = QueueObjective(slo_s=60)
     assert desired_slots(found, queue, promised, "step") == slots
-    assert desired_workers(found, queue, promised) == workers
+    assert desired_workers(found, queue, promised, "step") == workers
 
 
 def test_without_any_worker_one_is_wanted_as_soon_as_something_waits():
     promised = QueueObjective(slo_s=60, min_workers=0)
-    assert desired_workers(snapshot(waiting(0, 0)), waiting(0, 0), promised) == 0
-    assert desired_workers(snapshot(waiting(500, 900)), waiting(500, 900), promised) == 1
-    # A draining one has no room.
-    draining = snapshot(waiting(5, 900), worker(state="draining"))
-    assert desired_workers(draining, waiting(5, 900), promised) == 1
+    assert desired_workers(snapshot(waiting(0, 0)), waiting(0, 0), promised, "step") == 0
+    assert desired_workers(snapshot(waiting(500, 900)), waiting(500, 900), promised, "step") == 1
+    # A draining one has no room, and one with slots for runs only has none for steps.
+    for useless in (worker(state="draining"), worker(slots=0)):
+        found = snapshot(waiting(5, 900), useless)
+        assert desired_workers(found, waiting(5, 900), promised, "step") == 1
 
 
 def test_runs_ask_for_run_slots():
     queue = waiting(10, 60, "run")
     found = snapshot(queue, worker())
     assert desired_slots(found, queue, QueueObjective(slo_s=60), "run") == 10
-    assert desired_workers(found, queue, QueueObjective(slo_s=60)) == 5
+    assert desired_workers(found, queue, QueueObjective(slo_s=60), "run") == 5
 
 
 def samples(reading: BrokerReading, **options) -> dict:
@@ -83,7 +85,9 @@ def samples(reading: BrokerReading, **options) -> dict:
 
 def many_queues(count: int) -> BrokerReading:
     queues = [
-        QueueReading(f"q-{n:03}", {"step": 1}, {"step": float(n)}, dead_letters=1)
+        QueueReading(
+            f"q-{n:03}", {"step": 1}, {"step": float(n)}, dead_letters=1, first_used_ms=n + 1
+        )
         for n in range(count)
     ]
     counters = {("submitted", queue.name, "step"): 2 for queue in queues}
@@ -102,8 +106,8 @@ def test_queues_beyond_the_limit_are_folded_and_nothing_is_lost():
     found = samples(many_queues(150), most_queues=10)
     names = {dict(key[1:])["queue"] for key in found if "queue" in dict(key[1:])}
     assert len(names) == 11
-    # Declared ones and those that are served keep their own series.
-    assert {"default", "q-149", "q-148", OTHER} <= names
+    # Declared ones and those that were used first have series of their own.
+    assert {"default", "q-149", "q-000", "q-007", OTHER} <= names
     total = sum(v for k, v in found.items() if k[0] == "messages_submitted_total")
     assert total == 300
     waits = sum(v for k, v in found.items() if k[0] == "message_wait_seconds_count")
@@ -111,10 +115,19 @@ def test_queues_beyond_the_limit_are_folded_and_nothing_is_lost():
     backlog = sum(v for k, v in found.items() if k[0] == "queue_messages")
     assert backlog == 150
     folded = ("queue_oldest_waiting_age_seconds", ("kind", "step"), ("queue", OTHER))
-    assert found[folded] == 147.0
+    assert found[folded] == 148.0
     subjects = {dict(key[1:])["subject"] for key in found if key[0] == "health_check_severity"}
     assert f"queue/{OTHER}" not in subjects
     assert "queue/q-149" in subjects
+
+
+def test_a_queue_that_comes_later_takes_no_series_from_another():
+    before, after = many_queues(20), many_queues(20)
+    newcomer = QueueReading("a-new-one", {"step": 1}, first_used_ms=500)
+    later = dataclasses.replace(after.snapshot, queues=[newcomer, *after.snapshot.queues])
+    after = dataclasses.replace(after, snapshot=later)
+    names = lambda found: {dict(k[1:]).get("queue") for k in found}  # noqa: E731
+    assert names(samples(before, most_queues=10)) == names(samples(after, most_queues=10))
 
 
 def test_a_histogram_is_cumulative():
@@ -134,3 +147,15 @@ def test_a_sample_that_the_catalogue_does_not_know_cannot_be_made():
         families.counter("up", 1)
     with pytest.raises(ValueError, match="is a counter with labels"):
         families.counter("messages_lost", 1, queue="q")
+
+
+def test_a_source_that_hangs_is_said_to_have_failed_and_is_not_told_any_more(monkeypatch):
+    now_s = [1000.0]
+    monkeypatch.setattr(sources.time, "time", lambda: now_s[0])
+    source = sources.PeriodicSource("dagster", Families, every_s=60)
+    assert source.last.families is None  # nothing was read yet
+    source._last = sources.read_once("dagster", Families)
+    now_s[0] += 299
+    assert source.last.families is not None
+    now_s[0] += 2
+    assert source.last.families is None

@@ -106,7 +106,8 @@ local function move(id, record, state, at, fields)
     -- whoever holds something has a lease, or nobody would ever take it from him.
     redis.call('ZADD', key.workers(), 'NX', at + FIRST_LEASE_MS, record.worker)
   end
-  count(state, record)
+  -- A lost run was counted as lost; that a resume takes its place is no second end of it.
+  if before ~= 'lost' or state ~= 'crashed' then count(state, record) end
   measure(record, before, at)
 end
 
@@ -148,7 +149,7 @@ local function create(id, record)
   end
   redis.call('DEL', key.record(id))
   redis.call('HSET', key.record(id), unpack(set))
-  redis.call('SADD', key.queues(), record.queue)
+  redis.call('ZADD', key.queues(), 'NX', now_ms(), record.queue)
   open_run(id, record)
 end
 

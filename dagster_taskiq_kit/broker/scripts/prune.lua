@@ -23,13 +23,23 @@ local function is_used(queue)
   return false
 end
 
-for _, queue in ipairs(redis.call('SMEMBERS', key.queues())) do
+-- Its series end with it; 40 days without a change are behind them.
+local function forget_counts(queue)
+  for _, counted in ipairs({key.counters(), key.histograms()}) do
+    for _, field in ipairs(redis.call('HKEYS', counted)) do
+      if string.find(field, '|' .. queue .. '|', 1, true) then redis.call('HDEL', counted, field) end
+    end
+  end
+end
+
+for _, queue in ipairs(redis.call('ZRANGE', key.queues(), 0, -1)) do
   if not is_used(queue) then
     for _, kind in ipairs(KINDS) do
       redis.call('DEL', key.door(queue, kind))
       for band = 0, TOP_BAND do redis.call('DEL', key.stream(queue, kind, band)) end
     end
-    redis.call('SREM', key.queues(), queue)
+    forget_counts(queue)
+    redis.call('ZREM', key.queues(), queue)
     forgotten[#forgotten + 1] = queue
   end
 end

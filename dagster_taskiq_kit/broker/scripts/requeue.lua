@@ -10,5 +10,9 @@ if not record or record.owner ~= token then return 'revoked' end
 if record.state == 'queued' or record.state == 'refused' then return record.state end -- asked again
 local handed_over = record.state == 'running' and record.kind == 'run'
 if record.state ~= 'claimed' and not handed_over then return 'revoked' end
-if handed_over then redis.call('HSET', key.record(id), 'handed_over', '1') end
+if handed_over then
+  -- It did not wait while it ran: its wait begins anew.
+  record.queued_at = int(now_ms())
+  redis.call('HSET', key.record(id), 'handed_over', '1', 'queued_at', record.queued_at)
+end
 return give_back(id, record, max_deliveries, reason, now_ms(), ttl_s)

@@ -10,8 +10,10 @@ local function head_score(zset)
 end
 
 local queues = {}
-for _, name in ipairs(redis.call('SMEMBERS', key.queues())) do
-  local queue = {name = name, waiting = {}, oldest_at_ms = {}}
+local used = redis.call('ZRANGE', key.queues(), 0, -1, 'WITHSCORES')
+for i = 1, #used, 2 do
+  local name = used[i]
+  local queue = {name = name, first_used_ms = tonumber(used[i + 1]), waiting = {}, oldest_at_ms = {}}
   for _, kind in ipairs(KINDS) do
     queue.waiting[kind] = redis.call('ZCARD', key.waiting(name, kind))
     if queue.waiting[kind] > 0 then
