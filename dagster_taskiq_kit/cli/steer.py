@@ -6,17 +6,17 @@ needs to reach its host.
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..broker import worker_cards
-from ..broker.connection import SyncConnection
 from ..errors import ConfigurationError
-from ..health.snapshot import WorkerReading, read_snapshot
 from .completion import complete_workers
 from .main import broker_options, connect
-from .status import worker_as_data, worker_rows
+
+if TYPE_CHECKING:
+    from ..broker.connection import SyncConnection
+    from ..health.snapshot import WorkerReading
 
 
 @click.command("list")
@@ -24,6 +24,9 @@ from .status import worker_as_data, worker_rows
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def list_workers(as_json: bool, **broker: Any) -> None:
     """List workers."""
+    from ..health.snapshot import read_snapshot
+    from .status import worker_as_data, worker_rows
+
     with connect(broker) as connection:
         workers = read_snapshot(connection).workers
     if as_json:
@@ -37,12 +40,17 @@ def list_workers(as_json: bool, **broker: Any) -> None:
 @click.argument("name", shell_complete=complete_workers)
 def show(name: str, **broker: Any) -> None:
     """Show one worker, by name or id, as JSON."""
+    from .status import worker_as_data
+
     with connect(broker) as connection:
         chosen = _chosen(connection, [name])
     click.echo(json.dumps([worker_as_data(worker) for worker in chosen], indent=2))
 
 
 def _steer(names: tuple[str, ...], every: bool, broker: dict[str, Any], verb: str) -> None:
+    from ..broker import worker_cards
+    from ..health.snapshot import read_snapshot
+
     with connect(broker) as connection:
         if every == bool(names):
             raise ConfigurationError("Name the workers, or say --all; not both and not neither.")
@@ -70,7 +78,9 @@ def terminate(names: tuple[str, ...], every: bool, **broker: Any) -> None:
     _steer(names, every, broker, "end")
 
 
-def _chosen(connection: SyncConnection, names: Sequence[str]) -> Sequence[WorkerReading]:
+def _chosen(connection: "SyncConnection", names: Sequence[str]) -> "Sequence[WorkerReading]":
+    from ..health.snapshot import read_snapshot
+
     workers = read_snapshot(connection).workers
     chosen: list[WorkerReading] = []
     for name in names:

@@ -63,7 +63,7 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
 @click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to serve.")
-@click.option("-d", "--working-directory", help="Where -m and -f are resolved.")
+@click.option("--working-directory", help="Where -m and -f are resolved.")
 @click.option(
     "-l", "--loglevel", default="info", show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -102,7 +102,8 @@ def start(
     if background:
         _start_in_background()
         return
-    slots = _celery_concurrency(celery_arguments) or slots
+    concurrency = _celery_concurrency(celery_arguments)
+    slots = slots if concurrency is None else concurrency
     # Its children, and the user's own code in them, find the same deployment.
     os.environ["DAGSTER_TASKIQ_URL"] = settings.require_url()
     os.environ["DAGSTER_TASKIQ_NAMESPACE"] = settings.namespace

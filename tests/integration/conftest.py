@@ -36,7 +36,7 @@ class Site:
 
     def start_worker(self, *arguments, **options):
         """Start a worker that serves the file."""
-        code = ["-f", str(self.file), "-d", str(self.file.parent)]
+        code = ["-f", str(self.file), "--working-directory", str(self.file.parent)]
         return self.fleet.start_worker(*code, *arguments, **options)
 
     def launch(self, job, tags=None):

@@ -152,7 +152,7 @@ def open_site(fleet: Fleet, *, workspace: bool) -> Any:
     """Start a worker on this directory's code, and its code servers if a launcher needs them."""
     with fleet, contextlib.ExitStack() as stack:
         code = [part for file in FILES for part in ("-f", str(file))]
-        fleet.start_worker(*code, "-d", str(HERE), slots=4, run_slots=4)
+        fleet.start_worker(*code, "--working-directory", str(HERE), slots=4, run_slots=4)
         process = None
         if workspace:
             written = fleet.home / "workspace.yaml"

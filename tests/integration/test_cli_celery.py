@@ -1,0 +1,206 @@
+"""The commands with what dagster-celery's took: flags, YAML, and the words for what has no meaning."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from dagster_taskiq_kit.broker import records
+from dagster_taskiq_kit.states import Kind
+
+SECRET = "hidden-word"  # what must be printed nowhere
+
+
+@pytest.fixture
+def cli(connection, tmp_path):
+    import os
+
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("DAGSTER_")}
+    url = connection.settings.url
+
+    def run(*arguments, code=0, url=url, **variables):
+        broker = {"DAGSTER_TASKIQ_URL": url} if url else {}
+        namespace = {"DAGSTER_TASKIQ_NAMESPACE": connection.settings.namespace}
+        done = subprocess.run(
+            [sys.executable, "-m", "dagster_taskiq_kit", *arguments],
+            env={**environment, **broker, **namespace, **variables},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def submit(connection, task_id, *, queue="default", priority=5, run_id="r1", kind=Kind.STEP):
+    connection.run(
+        records.submit(
+            task_id=task_id, kind=kind, queue=queue, priority=priority, run_id=run_id,
+            payload=b"{}", outcome_ttl_s=3600,
+        )
+    )  # fmt: skip
+
+
+def next_of(connection, token):
+    return connection.run(
+        records.claim(
+            worker_id="w", lane="steps", token=token, kinds=[Kind.STEP], queues=["default"],
+            oldest_first=False,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"execution": {"config": {"broker": {"env": "OLD_BROKER"}, "backend": "rpc://"}}},
+        {"execution": {"celery": {"config": {"broker": {"env": "OLD_BROKER"}, "retries": {}}}}},
+        {"url": {"env": "OLD_BROKER"}},
+        {"execution": {"config": {"broker": {"env": "OLD_BROKER"}, "backend": None,
+                                  "include": None, "config_source": None}}},
+    ],
+)  # fmt: skip
+def test_the_same_yaml_file_as_before_is_read(cli, connection, tmp_path, form):
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump(form))
+    submit(connection, "step:r1:a:1")
+    said = cli("queue", "list", "-y", str(file), url=None, OLD_BROKER=connection.settings.url)
+    assert "default  1" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("execution: {config: {broker: {env: NOT_SET}}}", "the variable NOT_SET is not set"),
+        ("execution: {config: {bogus: 1}}", "unknown setting 'bogus'"),
+        ("execution: {config: {broker: 'amqp://me:hidden-word@rabbit'}}", "Redis or Valkey"),
+        ("[1, 2]", "holds no settings by name"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_bad_yaml_file_is_one_sentence(cli, tmp_path, content, words):
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    said = cli("status", "-y", str(file), code=1)
+    assert words in said
+    assert SECRET not in said
+    assert "cannot be read" in cli("status", "-y", str(tmp_path / "nowhere.yaml"), code=1)
+
+
+def test_an_empty_yaml_file_says_nothing(cli, tmp_path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("")
+    assert "No queue was ever used." in cli("queue", "list", "-y", str(file))
+
+
+def test_what_a_worker_of_celery_was_told_is_explained(cli, tmp_path):
+    start = ("worker", "start", "-A", "dagster_celery.app", "-i", "my_module",
+             "--run-slots", "0")  # fmt: skip
+    said = cli(*start, "--", "--concurrency", "0", code=1, DAGSTER_HOME=str(tmp_path))
+    assert "-A dagster_celery.app is not needed: one worker executes" in said
+    assert "-i my_module is not needed: a worker serves the code that -m, -f and -w name" in said
+    said = cli("worker", "start", "--", "--uid", "7", code=1, DAGSTER_HOME=str(tmp_path))
+    assert "'--uid' is an argument of Celery's worker" in said
+
+
+def test_purging_a_queue_ends_what_waits_and_nothing_else(cli, connection):
+    for name in ("a", "b"):
+        submit(connection, f"step:r1:{name}:1")
+    submit(connection, "step:r1:other:1", queue="other")
+    assert "Ended 2 messages of queue 'default'." in cli("queue", "purge", "default", "--yes")
+    assert "Nothing waits in queue 'default'." in cli("queue", "purge", "default", "--yes")
+    assert not hasattr(next_of(connection, "t1"), "task_id")
+    assert "other" in cli("queue", "list")
+
+
+def test_a_run_that_is_reprioritized_is_served_before_and_after(cli, connection):
+    submit(connection, "step:r1:early:1", run_id="r1")
+    submit(connection, "step:r2:late:1", run_id="r2")
+    said = cli("queue", "reprioritize", "r2", "9")
+    assert "Run r2 has priority 9 from now on; moved 1 queued message." in said
+    submit(connection, "step:r1:high:1", run_id="r1", priority=8)
+    submit(connection, "step:r2:next:1", run_id="r2", priority=1)
+    order = [next_of(connection, f"t{n}").task_id for n in range(4)]
+    assert order == [
+        "step:r2:late:1", "step:r2:next:1", "step:r1:high:1", "step:r1:early:1",
+    ]  # fmt: skip
+    assert "11" in cli("queue", "reprioritize", "r2", "11", code=2)
+
+
+def test_an_old_dagster_yaml_is_printed_for_this_kit(cli, tmp_path):
+    old = tmp_path / "dagster.yaml"
+    old.write_text(
+        yaml.safe_dump(
+            {
+                "run_launcher": {
+                    "module": "dagster_celery.launcher",
+                    "class": "CeleryRunLauncher",
+                    "config": {
+                        "broker": f"pyamqp://me:{SECRET}@rabbit//", "default_queue": "long",
+                        "config_source": {"worker_concurrency": 3, "task_default_priority": 4},
+                    },
+                },
+                "storage": {"postgres": {"postgres_url": {"env": "PG"}}},
+            }
+        )
+    )  # fmt: skip
+    said = cli("doctor", "--migrate", str(old))
+    assert SECRET not in said
+    new = yaml.safe_load(said)
+    assert new["run_launcher"] == {
+        "module": "dagster_taskiq_kit", "class": "TaskiqRunLauncher",
+        "config": {
+            "url": {"env": "DAGSTER_TASKIQ_URL"}, "default_queue": "long", "default_priority": 4,
+        },
+    }  # fmt: skip
+    assert new["storage"] == {"postgres": {"postgres_url": {"env": "PG"}}}
+    assert new["run_monitoring"]["max_resume_run_attempts"] == 3
+    assert "say --slots" in said
+    assert "neither" not in cli("doctor", "--migrate", str(old))
+    other = tmp_path / "other.yaml"
+    other.write_text("a: 1")
+    assert "no run_launcher and no execution block" in cli(
+        "doctor", "--migrate", str(other), code=1
+    )
+
+
+def test_names_are_completed_in_the_shell(cli, connection):
+    submit(connection, "step:r1:a:1", queue="gpu-large")
+    completing = {"_DAGSTER_TASKIQ_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
+    words = {"COMP_WORDS": "dagster-taskiq queue pause gpu"}
+    done = cli(**completing, **words)
+    assert "gpu-large" in done
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from dagster_taskiq_kit.cli.main import main\n"
+        "try:\n    main(['worker', 'start', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'dagster', 'taskiq', 'redis', 'prometheus_client'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_worker_in_the_background_says_where_it_logs_and_can_be_terminated(fleet, tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    _ = fleet.instance
+    command = [sys.executable, "-m", "dagster_taskiq_kit", "worker"]
+    start = [*command, "start", "-d", "-n", "quiet", "-f", str(code), "--slots", "1"]
+    started = subprocess.run(
+        start, env=fleet.environment, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "in the background with pid" in started.stdout
+    alive = lambda: [w for w in fleet.snapshot().live_workers if w.card.name == "quiet"]  # noqa: E731
+    fleet.wait_for(lambda: bool(alive()), "it to be ready")
+    done = subprocess.run(
+        [*command, "terminate", "-a"], env=fleet.environment, capture_output=True, text=True,
+        check=True, timeout=30,
+    )  # fmt: skip
+    assert "was told to end" in done.stdout
+    fleet.wait_for(lambda: not alive(), "it to be gone")
+    assert list(fleet.home.glob("taskiq-worker-*.log"))
