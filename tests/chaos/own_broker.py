@@ -32,6 +32,10 @@ class OwnBroker:
         program.wait(20)
         self._group.stop()
 
+    def signal(self, number: int) -> None:
+        program, _ = self._group._programs[-1]
+        program.send_signal(number)
+
     def start(self) -> None:
         self._group.__enter__()
         start_embedded(self._group, self._folder, self._port)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -88,6 +89,18 @@ def test_without_the_broker_it_answers_200_up_0_and_is_not_ready(site: Site):
     assert get(f"{exporter.url}/nowhere")[0] == 404
     assert "metrics" in get(f"{exporter.url}/")[1]
     site.broker.start()
+    site.fleet.wait_for(lambda: exporter.value("up") == 1, "the broker to be seen again")
+
+
+def test_with_a_broker_that_hangs_it_answers_within_a_scrapes_timeout(site: Site):
+    exporter = Exporter(site, "--no-dagster")
+    assert exporter.value("up") == 1
+    site.broker.signal(signal.SIGSTOP)
+    try:
+        status, text = get(f"{exporter.url}/metrics", timeout_s=9)  # Prometheus waits for ten
+        assert (status, "dagster_taskiq_up 0.0" in text) == (200, True)
+    finally:
+        site.broker.signal(signal.SIGCONT)
     site.fleet.wait_for(lambda: exporter.value("up") == 1, "the broker to be seen again")
 
 
