@@ -92,8 +92,7 @@ class Project:
     def outputs(self, run: dg.DagsterRun) -> dict[str, object]:
         folder = self.fleet.home / "storage" / run.run_id
         return {
-            path.parent.name: pickle.loads(path.read_bytes())
-            for path in folder.glob("*/result")
+            path.parent.name: pickle.loads(path.read_bytes()) for path in folder.glob("*/result")
         }
 
 
