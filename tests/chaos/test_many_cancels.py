@@ -1,6 +1,7 @@
 """Five hundred runs, queued and beginning and at work, cancelled in a loop."""
 
 import dagster as dg
+import pytest
 
 from .conftest import Chaos
 from .test_cancel import cancel, holds_nothing
@@ -8,6 +9,8 @@ from .test_cancel import cancel, holds_nothing
 STATUS = dg.DagsterRunStatus
 
 
+# Dagster writes eight events a run, and three other tests share the machine.
+@pytest.mark.timeout(900)
 def test_five_hundred_runs_cancelled_in_a_loop_all_end_canceled(make_chaos):
     with make_chaos(storage="postgres") as chaos:
         chaos.start_worker(slots=2, run_slots=2)
