@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,14 +185,16 @@ def test_the_table_in_the_docs_is_made_from_the_catalogue():
     assert as_table() in (ROOT / "docs" / "metrics.md").read_text()
 
 
-@pytest.mark.parametrize("name", DASHBOARDS)
-def test_grafanas_own_sdk_reads_a_dashboard_and_loses_nothing(name):
-    from grafana_foundation_sdk.cog.encoder import JSONEncoder
-    from grafana_foundation_sdk.models.dashboard import Dashboard
+if sys.version_info >= (3, 11):  # the SDK exists for no older Python
 
-    ours = DASHBOARDS[name]
-    theirs = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(ours)))
-    assert lost(ours, theirs) == []
+    @pytest.mark.parametrize("name", DASHBOARDS)
+    def test_grafanas_own_sdk_reads_a_dashboard_and_loses_nothing(name):
+        from grafana_foundation_sdk.cog.encoder import JSONEncoder
+        from grafana_foundation_sdk.models.dashboard import Dashboard
+
+        ours = DASHBOARDS[name]
+        theirs = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(ours)))
+        assert lost(ours, theirs) == []
 
 
 def lost(ours, theirs, path="") -> list[str]:
