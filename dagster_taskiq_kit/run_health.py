@@ -232,8 +232,10 @@ class _Looking:
 
     def _canceling(self, each: _Open) -> StuckRun | None:
         graces_s = CANCELING_FOR_GRACES * self._settings.cancel_grace_s
-        if each.for_s < max(self._gone_for_s, graces_s) and not _was_said(each, Cause.CANCELING):
-            return None
+        if each.for_s < max(self._gone_for_s, graces_s):
+            resumes = self._instance.count_resume_run_attempts(each.run.run_id)
+            if not _was_said(each, Cause.CANCELING, resumes):
+                return None
         held = len(each.messages)
         return self._found(
             each,
@@ -257,7 +259,7 @@ class _Looking:
         gone_s = each.for_s
         if record is not None and record.ended_at_ms is not None:
             gone_s = max(0.0, (self._snapshot.taken_at_ms - record.ended_at_ms) / 1000)
-        if gone_s < self._gone_for_s and not _was_said(each, Cause.NO_PROCESS):
+        if gone_s < self._gone_for_s and not _was_said(each, Cause.NO_PROCESS, resumes):
             return None
         reason = record.detail.get("reason", "") if record else ""
         said = f"its record says {record.state.value}" if record else "the broker has no record"
@@ -350,12 +352,20 @@ def _was_taken_from_queue(event: dg.DagsterEvent | None) -> bool:
     return "queue" in getattr(data, "metadata", {})
 
 
-def _was_said(each: _Open, cause: Cause) -> bool:
-    """Return whether a run was called stuck for this before.
+def stuck_mark(run: seam.DagsterRun, cause: Cause, resumes: int) -> str:
+    """Return what marks a run, in its tag, as one that was called stuck for a cause.
+
+    Dagster copies tags to the runs that it retries: the mark names the run that it is about.
+    """
+    return f":{cause.value}:{resumes}:{run.run_id[:8]}"
+
+
+def _was_said(each: _Open, cause: Cause, resumes: int) -> bool:
+    """Return whether this run, in this attempt, was called stuck for this before.
 
     The tag that says so is a change of the run, which is not younger for that.
     """
-    return f":{cause.value}:" in each.run.tags.get(STUCK_ACTION_TAG, "")
+    return stuck_mark(each.run, cause, resumes) in each.run.tags.get(STUCK_ACTION_TAG, "")
 
 
 def _is_run(message: str) -> bool:

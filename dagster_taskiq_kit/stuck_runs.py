@@ -18,7 +18,7 @@ from .errors import BrokerError, ConfigurationError
 from .health.findings import counted
 from .health_reading import GIVE_UP_S, deployment, read_health
 from .launcher import TaskiqRunLauncher
-from .run_health import STATUS, Cause, StuckRun
+from .run_health import STATUS, Cause, StuckRun, stuck_mark
 from .settings import TaskiqSettings
 from .states import OWNED
 from .tags import STUCK_ACTION_TAG
@@ -125,8 +125,7 @@ class StuckRunActions:
             BrokerError: The broker went away.
         """
         action, how = self._choose(stuck)
-        # Dagster copies tags to the runs that it retries: the mark is this run's only.
-        mark = f"{action.value}:{stuck.cause.value}:{stuck.resumes}:{stuck.run.run_id[:8]}"
+        mark = action.value + stuck_mark(stuck.run, stuck.cause, stuck.resumes)
         run = self._instance.get_run_by_id(stuck.run.run_id)
         if run is None or run.is_finished or self._left <= 0:
             return ""

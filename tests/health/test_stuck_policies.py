@@ -180,6 +180,10 @@ def test_a_retry_of_a_stuck_run_is_acted_on_anew(make_watching):
         copied = watching.instance.get_run_by_id(first).tags[STUCK_ACTION_TAG]
         second = watching.launch("waiting")
         watching.instance.add_run_tags(second, {STUCK_ACTION_TAG: copied})
+        runs = [run_health._Open(watching.instance.get_run_by_id(r), 0.0) for r in (first, second)]
+        said_of = [run_health._was_said(each, Cause.UNSERVED, 0) for each in runs]
+        assert said_of == [True, False]
+        assert not run_health._was_said(runs[0], Cause.UNSERVED, 1), "a resume is another attempt"
         (found,) = act_until_stuck(watching, second)
         assert actions().act(found) != ""
         assert said(watching, second, "This run is stuck: ") == 1

@@ -12,6 +12,7 @@ import pytest
 from dagster_taskiq_kit.broker import guards, readings, records, worker_cards
 from dagster_taskiq_kit.broker.bells import Bell
 from dagster_taskiq_kit.broker.connection import SyncConnection
+from dagster_taskiq_kit.broker.histograms import read_histograms
 from dagster_taskiq_kit.broker.records import Delivery, NothingWaits
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import BrokerUnavailable, UnfitServer, WrongInstance
@@ -329,7 +330,7 @@ def test_ten_messages_shared_by_a_busy_and_a_free_worker_go_to_the_free_one(clie
 
 
 def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back(client):
-    for queue in ("idle", "waiting", "claimed", "served"):
+    for queue in ("idle", "step", "waiting", "claimed", "served"):  # one is named like a kind
         client.submit(f"a-{queue}", queue=queue)
         if queue != "waiting":
             delivery = client.claim(queues=[queue])
@@ -341,12 +342,17 @@ def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back
     assert client.connection.run(records.prune("w-1", 0.01, 60)) == []
     client.next_millisecond()
     time_over(client, "prune")
-    assert client.connection.run(records.prune("w-1", 60, 0)) == ["idle"]
+    assert client.connection.run(records.prune("w-1", 60, 0)) == ["idle", "step"]
     assert client.connection.run(records.prune("w-2", 60, 0)) == []
     names = {queue.name for queue in read_snapshot(client.connection).queues}
     assert names == {"waiting", "claimed", "served"}
     prefix = client.connection.keys.prefix
     assert not client.connection.client.keys(f"{prefix}:*:idle*")
+    # What was counted of them goes with them, and nothing of others.
+    assert {queue for _, queue, _ in read_snapshot(client.connection).counters} == names
+    assert set(read_histograms(client.connection)) == {
+        ("wait", "served", "step"), ("duration", "served", "step"),
+    }  # fmt: skip
     client.submit("again", queue="idle")
     assert client.claim(queues=["idle"]).task_id == "again"
 

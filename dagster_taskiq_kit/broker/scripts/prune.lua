@@ -27,7 +27,8 @@ end
 local function forget_counts(queue)
   for _, counted in ipairs({key.counters(), key.histograms()}) do
     for _, field in ipairs(redis.call('HKEYS', counted)) do
-      if string.find(field, '|' .. queue .. '|', 1, true) then redis.call('HDEL', counted, field) end
+      -- A queue may be named like a kind: only what stands between the first two bars is a queue.
+      if string.match(field, '^[^|]*|([^|]*)|') == queue then redis.call('HDEL', counted, field) end
     end
   end
 end
