@@ -6,7 +6,6 @@ alone.
 """
 
 import contextlib
-import logging
 import select
 import time
 from collections.abc import Generator, Sequence
@@ -14,7 +13,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-logger = logging.getLogger(__name__)
+from .database_outages import repeat_what_broke, wait_to_connect
 
 #: Long enough for any statement of Dagster's own, and a bound all the same.
 _STATEMENT_TIMEOUT_MS = 3_600_000
@@ -22,9 +21,6 @@ _STATEMENT_TIMEOUT_MS = 3_600_000
 _IDLE_SESSION_MS = 2_000
 _POOL_RECYCLE_S = 3_600
 _MAX_OVERFLOW = 10
-#: How long a process of ours waits for a database that is away.
-_OUTLAST_S = 300.0
-_OUTLAST_PAUSE_S = 0.5
 _NO_RUN = "00000000-0000-0000-0000-000000000000"
 _POOLED = "_dagster_taskiq_kit_pooled"
 _IDLE_SESSION_SINCE = 14  # PostgreSQL's version
@@ -65,7 +61,7 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
             if engine is not None and engine.url == first.url:
                 storage._engine = first
         _set_timeouts_at_once(first)
-        _outlast_outages(first)
+        wait_to_connect(first)
     run_storage: Any = instance.run_storage
     if hasattr(run_storage, "has_run_stats_index_cols"):
         # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
@@ -84,6 +80,7 @@ def pooled_connections(instance: dg.DagsterInstance) -> Generator[None, None, No
         yield
         return
     pool_connections(instance)
+    repeat_what_broke(instance)
     try:
         yield
     finally:
@@ -124,32 +121,6 @@ def _set_timeouts_at_once(engine: Any) -> None:
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "checkin", on_checkin)
     event.listen(engine, "checkout", on_checkout)
-
-
-def _outlast_outages(engine: Any) -> None:
-    """Have a new connection wait while the server is away or starts, instead of failing.
-
-    What a step has computed for an hour is not lost because the database restarts when it ends.
-    """
-    from sqlalchemy import event
-
-    def connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-        deadline_s = time.monotonic() + _OUTLAST_S
-        while True:
-            try:
-                return dialect.loaded_dbapi.connect(*arguments, **options)
-            except dialect.loaded_dbapi.OperationalError as error:
-                if time.monotonic() > deadline_s or not _may_pass(str(error)):
-                    raise
-                logger.warning("The database is away; waiting for it: %s", str(error).strip())
-            time.sleep(_OUTLAST_PAUSE_S)
-
-    event.listen(engine, "do_connect", connect)
-
-
-def _may_pass(said: str) -> bool:
-    """Return whether what a failed connection said is of an outage, not of a wrong setting."""
-    return not any(word in said for word in ("authentication", "does not exist", "pg_hba"))
 
 
 def warm_instance(instance: dg.DagsterInstance) -> None:

@@ -314,6 +314,7 @@ def _load(location: str) -> tuple[Any, Any, Any]:
 
     from .. import dagster_seam as seam
     from .. import instance_pool
+    from ..database_outages import repeat_what_broke
     from ..event_writing import write_events_shortly
     from ..prepared_jobs import PreparedJobs
     from .rehearsal import rehearse
@@ -326,6 +327,7 @@ def _load(location: str) -> tuple[Any, Any, Any]:
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     write_events_shortly(instance)
+    repeat_what_broke(instance)
     prepared = PreparedJobs()
     prepared.prepare(code, instance)
     instance_pool.close_connections(instance)

@@ -17,6 +17,11 @@ class Proxy:
         self.target_url = ""
         self._cut = False
         self._stalled = threading.Event()
+        self._break_at: bytes | None = None
+        self._after_it = False
+        #: Ends of connections whose next answer is swallowed with the connection.
+        self._doomed: set[socket.socket] = set()
+        self.broke = threading.Event()
         self._pairs: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -71,6 +76,15 @@ class Proxy:
             while chunk := source.recv(65536):
                 while self._stalled.is_set():
                     threading.Event().wait(0.02)
+                if source in self._doomed:
+                    self.broke.set()
+                    break
+                if self._break_at is not None and self._break_at in chunk:
+                    self._break_at = None
+                    if not self._after_it:
+                        self.broke.set()
+                        break
+                    self._doomed.add(sink)
                 sink.sendall(chunk)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -86,6 +100,17 @@ class Proxy:
         for end in pairs:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def break_at(self, said: bytes, *, after_it: bool) -> None:
+        """Break the connection on which ``said`` comes next, before it is sent on, or answered.
+
+        Args:
+            said: What to wait for in what clients send.
+            after_it: Whether the target gets it; its answer is lost.
+        """
+        self.broke.clear()
+        self._after_it = after_it
+        self._break_at = said
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones."""
