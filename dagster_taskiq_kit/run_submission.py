@@ -14,6 +14,7 @@ from .messages import RunMessage
 from .routing import run_route
 from .settings import TaskiqSettings
 from .states import Kind, State
+from .tags import TASK_ID_TAG
 
 
 class RunSubmission:
@@ -54,6 +55,9 @@ class RunSubmission:
             resume_no,
             settle_s=self._settings.settle_s if uncertain else 0.0,
         )
+        if run.tags.get(TASK_ID_TAG) != message.task_id:
+            # Not later: who executes it writes the run's row too.
+            self._instance.add_run_tags(run.run_id, {TASK_ID_TAG: message.task_id})
         self._broker.run(
             records.submit(
                 task_id=message.task_id,

@@ -1,6 +1,10 @@
-"""Rows as aligned lines of text; one way to print a table everywhere."""
+"""Data as lines of text for people; one way to print it everywhere."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -12,3 +16,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
     ]
+
+
+def fields(data: Mapping[str, Any]) -> str:
+    """Return what one thing says of itself, one field a line."""
+    # Through JSON: it has no enumerations and no tuples.
+    plain = json.loads(json.dumps(data))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip()

@@ -1,6 +1,5 @@
 """``dagster-taskiq dead-letter``: what nobody could execute, and what to do with it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -12,8 +11,9 @@ from ..broker import dead_letters
 from ..broker.connection import SyncConnection
 from ..broker.dead_letters import DeadLetter
 from ..errors import ConfigurationError
-from ..text_table import table
-from .main import broker_options, connect
+from ..health.findings import counted
+from ..text_table import fields, table
+from .main import broker_options, connect, json_option, say
 
 _LONGEST_REASON = 80
 
@@ -25,39 +25,40 @@ def dead_letter() -> None:
 
 @dead_letter.command("list")
 @broker_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def list_letters(as_json: bool, **broker: Any) -> None:
     """List dead letters, newest first."""
     with connect(broker) as connection:
         letters = dead_letters.read_all(connection)
-    if as_json:
-        click.echo(json.dumps([_as_data(letter) for letter in letters], indent=2))
-        return
     rows = [
         (x.entry_id, _when(x), x.kind, x.queue, x.task_id, x.reason[:_LONGEST_REASON])
         for x in letters
     ]
     heads = ("LETTER", "DIED", "KIND", "QUEUE", "MESSAGE", "REASON")
-    click.echo("\n".join(table(heads, rows) or ["There are no dead letters."]))
+    text = "\n".join(table(heads, rows) or ["There are no dead letters."])
+    say([_as_data(letter) for letter in letters], text, as_json=as_json)
 
 
 @dead_letter.command()
 @broker_options
+@json_option
 @click.argument("letter")
-def show(letter: str, **broker: Any) -> None:
-    """Show one dead letter with its payload, as JSON."""
+def show(letter: str, as_json: bool, **broker: Any) -> None:
+    """Show one dead letter with its payload."""
     with connect(broker) as connection:
         (found,) = _find(connection, [letter])
-    payload = found.payload.decode(errors="replace")
-    click.echo(json.dumps({**_as_data(found), "payload": payload}, indent=2))
+    data = {**_as_data(found), "payload": found.payload.decode(errors="replace")}
+    say(data, fields(data), as_json=as_json)
 
 
 @dead_letter.command()
 @broker_options
+@json_option
 @click.argument("letters", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All of them.")
-def requeue(letters: tuple[str, ...], every: bool, **broker: Any) -> None:
+def requeue(letters: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
     """Put dead letters back into their queues."""
+    data, lines = [], []
     with connect(broker) as connection:
         for found in _chosen(connection, letters, every=every):
             done = connection.run(dead_letters.requeue(found.entry_id))
@@ -66,19 +67,22 @@ def requeue(letters: tuple[str, ...], every: bool, **broker: Any) -> None:
                 "none": f"{found.task_id} is no dead letter any more.",
                 "alive": f"{found.task_id} was left alone: a message of that id has not ended.",
             }
-            click.echo(said[done])
+            lines.append(said[done])
+            data.append({"letter": found.entry_id, "task_id": found.task_id, "outcome": done})
+    say(data, "\n".join(lines or ["There are no dead letters."]), as_json=as_json)
 
 
 @dead_letter.command()
 @broker_options
+@json_option
 @click.argument("letters", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All of them.")
-def purge(letters: tuple[str, ...], every: bool, **broker: Any) -> None:
+def purge(letters: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
     """Delete dead letters for good."""
     with connect(broker) as connection:
         chosen = _chosen(connection, letters, every=every)
         count = connection.run(dead_letters.purge([found.entry_id for found in chosen]))
-    click.echo(f"Deleted {count} dead letters.")
+    say({"deleted": count}, f"Deleted {counted(count, 'dead letter')}.", as_json=as_json)
 
 
 def _chosen(

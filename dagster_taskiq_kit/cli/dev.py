@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 
 from ..dev_stack import DevStack, StackOptions
+from ..errors import ConfigurationError
 from ..process_group import reset_interrupts
+from .main import check_queue_option
 
 _DEFAULT_HOME = ".dagster_home"
 _JOB_WITHIN_S = 900.0
@@ -70,6 +72,11 @@ def dev(
     job: str | None,
 ) -> None:
     """Start broker, workers, UI and daemon; one Ctrl-C ends all of it."""
+    for queue in queues:
+        check_queue_option(queue)
+    for path in workspaces:
+        if not Path(path).is_file():
+            raise ConfigurationError(f"There is no workspace file {path!r}.", path)
     reset_interrupts()
     options = StackOptions(
         home=home or Path(os.environ.get("DAGSTER_HOME") or _DEFAULT_HOME),

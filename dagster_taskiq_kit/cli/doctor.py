@@ -1,6 +1,5 @@
 """``dagster-taskiq doctor``: examines an installation and says how to mend what is not fine."""
 
-import json
 import os
 import sys
 from collections.abc import Generator
@@ -12,7 +11,7 @@ import click
 
 from ..health.findings import Severity, worst
 from ..health.snapshot import read_snapshot
-from .main import broker_options, connect, open_instance
+from .main import broker_options, connect, json_option, open_instance, say
 from .status import verdict_lines
 
 
@@ -31,7 +30,7 @@ def _code_servers_log_to_stderr() -> Generator[None, None, None]:
 @click.command()
 @broker_options
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to compare.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+@json_option
 @click.option(
     "--migrate", metavar="FILE",
     help="Read a dagster.yaml or a worker's YAML of dagster-celery and print it for this kit.",
@@ -51,8 +50,6 @@ def doctor(workspaces: tuple[str, ...], as_json: bool, migrate: str | None, **br
             code = loaded_locations(instance, workspaces) if workspaces else None
         snapshot = read_snapshot(connection)
         findings = examine(instance, snapshot, connection.settings, code)
-    if as_json:
-        click.echo(json.dumps([{**asdict(f), "severity": f.severity.value} for f in findings]))
-    else:
-        click.echo("\n".join(verdict_lines(findings, every=True)))
+    data = [{**asdict(f), "severity": f.severity.value} for f in findings]
+    say(data, "\n".join(verdict_lines(findings, every=True)), as_json=as_json)
     sys.exit(2 if worst(findings) is Severity.ERROR else 0)

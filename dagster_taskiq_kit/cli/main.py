@@ -1,11 +1,13 @@
 """``dagster-taskiq``: the command group, and what is the same for every command.
 
-Invariant: an error of ours leaves as its one sentence on stderr and exit code 1; a traceback means
-a defect of the kit. Neither Dagster nor taskiq is imported to show help.
+Invariant: what is refused leaves as one sentence on stderr and exit code 1; a traceback means a
+defect of the kit. Exit code 2 is a verdict of ``status`` or ``doctor`` and nothing else. Neither
+Dagster nor taskiq is imported to show help.
 """
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import sys
@@ -35,6 +37,22 @@ _COMMANDS = {
 }
 
 
+_REFUSED_CODE = 1
+
+
+@contextlib.contextmanager
+def _refusals() -> Generator[None, None, None]:
+    """Make what is refused one sentence and one exit code, also where click says it."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.show()
+        sys.exit(_REFUSED_CODE)
+    except TaskiqKitError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_REFUSED_CODE)
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
@@ -52,13 +70,18 @@ class LazyGroup(click.Group):
         )
         return command
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:  # fmt: skip
+        """Parse the command line."""
+        with _refusals():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; our own errors become one sentence."""
-        try:
+        """Run a command."""
+        with _refusals():
             return super().invoke(ctx)
-        except TaskiqKitError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(1)
 
 
 @click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": "DAGSTER_TASKIQ"})
@@ -81,6 +104,14 @@ def broker_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def say(data: Any, text: str, *, as_json: bool) -> None:
+    """Print a command's answer: data for programs, text for people."""
+    click.echo(json.dumps(data, indent=2) if as_json else text)
 
 
 @contextlib.contextmanager
@@ -112,6 +143,20 @@ def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
 
         in_file = read_settings_file(path)
     return TaskiqSettings.resolve({**in_file, **found}, where=path or "options")
+
+
+def check_queue_option(name: str) -> str:
+    """Return the name of a queue as the command line gave it.
+
+    Raises:
+        ConfigurationError: It cannot be one.
+    """
+    from ..settings import check_queue_name
+
+    try:
+        return check_queue_name(name)
+    except ValueError as error:
+        raise ConfigurationError(f"Queue: {error}.", "queue") from None
 
 
 @contextlib.contextmanager

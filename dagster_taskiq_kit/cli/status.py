@@ -21,7 +21,7 @@ from ..health.findings import Finding, Severity, duration, worst
 from ..health.rules import judge, judge_absence
 from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
 from ..text_table import table
-from .main import broker_options, connect, open_instance
+from .main import broker_options, connect, json_option, open_instance, say
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -32,7 +32,7 @@ _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"
 
 @click.command()
 @broker_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@json_option
 @click.option(
     "--dagster/--no-dagster", default=None,
     help="Look at Dagster's runs too (default: when DAGSTER_HOME is set).",
@@ -69,10 +69,8 @@ def _show(
         click.echo(f"Error: {error}", err=True)
         return Severity.ERROR
     findings = [*judge(snapshot, connection.settings), *_runs(connection, instance, snapshot)]
-    if as_json:
-        click.echo(json.dumps(as_data(snapshot, findings), indent=2))
-    else:
-        click.echo("\n".join(as_text(snapshot, findings)))
+    text = "\n".join(as_text(snapshot, findings))
+    say(as_data(snapshot, findings), text, as_json=as_json)
     return worst(findings)
 
 
@@ -96,17 +94,22 @@ def as_data(snapshot: Snapshot, findings: Sequence[Finding]) -> dict[str, Any]:
         "severity": worst(findings).value,
         "findings": [_finding_as_data(finding) for finding in findings],
         "server": asdict(snapshot.server),
-        "queues": [
-            {
-                **asdict(queue),
-                "backlog": queue.backlog,
-                "oldest_waiting_s": queue.oldest_waiting_s,
-                "workers": len(snapshot.servers_of(queue.name)),
-            }
-            for queue in snapshot.queues
-        ],
+        "queues": queues_as_data(snapshot),
         "workers": [worker_as_data(worker) for worker in snapshot.workers],
     }
+
+
+def queues_as_data(snapshot: Snapshot) -> Sequence[dict[str, Any]]:
+    """Return queues as plain data, for ``--json``."""
+    return [
+        {
+            **asdict(queue),
+            "backlog": queue.backlog,
+            "oldest_waiting_s": queue.oldest_waiting_s,
+            "workers": len(snapshot.servers_of(queue.name)),
+        }
+        for queue in snapshot.queues
+    ]
 
 
 def _finding_as_data(finding: Finding) -> dict[str, Any]:

@@ -4,15 +4,15 @@ Invariant: an order is left where the worker reads it, and obeyed when it hears 
 needs to reach its host.
 """
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigurationError
+from ..text_table import fields
 from .completion import complete_workers
-from .main import broker_options, connect
+from .main import broker_options, connect, json_option, say
 
 if TYPE_CHECKING:
     from ..broker.connection import SyncConnection
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @broker_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def list_workers(as_json: bool, **broker: Any) -> None:
     """List workers."""
     from ..health.snapshot import read_snapshot
@@ -29,25 +29,26 @@ def list_workers(as_json: bool, **broker: Any) -> None:
 
     with connect(broker) as connection:
         workers = read_snapshot(connection).workers
-    if as_json:
-        click.echo(json.dumps([worker_as_data(worker) for worker in workers], indent=2))
-        return
-    click.echo("\n".join(worker_rows(workers)))
+    data = [worker_as_data(worker) for worker in workers]
+    say(data, "\n".join(worker_rows(workers)), as_json=as_json)
 
 
 @click.command()
 @broker_options
+@json_option
 @click.argument("name", shell_complete=complete_workers)
-def show(name: str, **broker: Any) -> None:
-    """Show one worker, by name or id, as JSON."""
+def show(name: str, as_json: bool, **broker: Any) -> None:
+    """Show one worker, by name or id."""
     from .status import worker_as_data
 
     with connect(broker) as connection:
-        chosen = _chosen(connection, [name])
-    click.echo(json.dumps([worker_as_data(worker) for worker in chosen], indent=2))
+        chosen = [worker_as_data(worker) for worker in _chosen(connection, [name])]
+    say(chosen, "\n\n".join(fields(worker) for worker in chosen), as_json=as_json)
 
 
-def _steer(names: tuple[str, ...], every: bool, broker: dict[str, Any], verb: str) -> None:
+def _steer(
+    names: tuple[str, ...], every: bool, broker: dict[str, Any], verb: str, *, as_json: bool
+) -> None:
     from ..broker import worker_cards
     from ..health.snapshot import read_snapshot
 
@@ -55,27 +56,32 @@ def _steer(names: tuple[str, ...], every: bool, broker: dict[str, Any], verb: st
         if every == bool(names):
             raise ConfigurationError("Name the workers, or say --all; not both and not neither.")
         live = [worker for worker in read_snapshot(connection).workers if worker.live]
-        for worker in live if every else _chosen(connection, names):
-            worker_cards.order_drain(connection, worker.card.worker_id)
-            click.echo(f"Worker {worker.card.worker_id} on {worker.card.host} was told to {verb}.")
+        cards = [worker.card for worker in (live if every else _chosen(connection, names))]
+        for card in cards:
+            worker_cards.order_drain(connection, card.worker_id)
+    told = [f"Worker {card.worker_id} on {card.host} was told to {verb}." for card in cards]
+    data = [{"worker_id": card.worker_id, "name": card.name, "host": card.host} for card in cards]
+    say(data, "\n".join(told or ["No worker lives."]), as_json=as_json)
 
 
 @click.command()
 @broker_options
+@json_option
 @click.argument("names", nargs=-1, shell_complete=complete_workers)
 @click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
-def drain(names: tuple[str, ...], every: bool, **broker: Any) -> None:
+def drain(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
     """Have workers take no new work, hand over their runs, finish what they can, and end."""
-    _steer(names, every, broker, "drain")
+    _steer(names, every, broker, "drain", as_json=as_json)
 
 
 @click.command()
 @broker_options
+@json_option
 @click.argument("names", nargs=-1, shell_complete=complete_workers)
 @click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
-def terminate(names: tuple[str, ...], every: bool, **broker: Any) -> None:
+def terminate(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
     """The same as drain, under dagster-celery's name."""
-    _steer(names, every, broker, "end")
+    _steer(names, every, broker, "end", as_json=as_json)
 
 
 def _chosen(connection: "SyncConnection", names: Sequence[str]) -> "Sequence[WorkerReading]":

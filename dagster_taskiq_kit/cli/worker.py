@@ -14,10 +14,16 @@ from typing import Any
 import click
 
 from ..errors import ConfigurationError
-from ..settings import TaskiqSettings, check_queue_name
+from ..settings import TaskiqSettings
 from . import steer
 from .completion import complete_queues
-from .main import broker_options, configure_logging, open_instance, settings_of
+from .main import (
+    broker_options,
+    check_queue_option,
+    configure_logging,
+    open_instance,
+    settings_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +132,7 @@ def start(
         )
         options = WorkerOptions(
             name=name or default_worker_name(),
-            queues=[_queue(queue) for queue in queues]
+            queues=[check_queue_option(queue) for queue in queues]
             or sorted({settings.home_queue(location.name) for location in locations}),
             slots=slots,
             run_slots=run_slots,
@@ -193,10 +199,3 @@ def _celery_concurrency(arguments: tuple[str, ...]) -> int | None:
             )  # fmt: skip
         found = int(rest.pop(0))
     return found
-
-
-def _queue(name: str) -> str:
-    try:
-        return check_queue_name(name)
-    except ValueError as error:
-        raise ConfigurationError(f"--queue: {error}.", "queue") from None

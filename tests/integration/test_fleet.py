@@ -196,7 +196,7 @@ def test_code_that_does_not_import_shows_the_users_own_traceback(fleet, tmp_path
     ("arguments", "environment", "sentence"),
     [
         (["-f", "gone.py"], {}, "There is no file 'gone.py' to load definitions from."),
-        (["-f", str(CODE), "-q", "a b"], {}, "--queue: 'a b' is not a queue name"),
+        (["-f", str(CODE), "-q", "a b"], {}, "Queue: 'a b' is not a queue name"),
         (["-f", str(CODE), "--slots", "-1"], {}, "--slots is -1: it must be 0 or more."),
         (["-f", str(CODE)], {"DAGSTER_HOME": ""}, "DAGSTER_HOME is not set"),
         (["-f", str(CODE)], {"DAGSTER_TASKIQ_URL": "http://h"}, "'http://h' is not a broker url"),
