@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test check bench bench-metrics soak clean
+.PHONY: demo dev test check bench bench-cli bench-metrics soak clean
 
 demo: ## the demo job, executed on real input by real workers
 	@$(PYTHON) tools/setup_venv.py $(VENV) demo
@@ -26,6 +26,10 @@ check: ## format, lint, types
 bench: ## the comparison with Dagster's executors and dagster-celery
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
 	@$(BIN)/python -m benchmarks
+
+bench-cli: ## how long --help takes, beside dagster-celery's
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@$(BIN)/python -m benchmarks.cli
 
 bench-metrics: ## what a scrape and the counters cost
 	@$(PYTHON) tools/setup_venv.py $(VENV) test

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from ..broker.connection import SyncConnection
     from ..settings import TaskiqSettings
 
-#: Where each command lives: module and attribute.
+#: Where each command lives, module and attribute, and what it says of itself in the list of all.
 _COMMANDS = {
-    "dead-letter": ("dead_letter", "dead_letter"),
-    "dev": ("dev", "dev"),
-    "doctor": ("doctor", "doctor"),
-    "exporter": ("exporter", "exporter"),
-    "queue": ("queue", "queue"),
-    "status": ("status", "status"),
-    "worker": ("worker", "worker"),
+    "dead-letter": ("dead_letter", "dead_letter", "List, show, requeue and purge dead letters."),
+    "dev": ("dev", "dev", "Start broker, workers, UI and daemon; one Ctrl-C ends all of it."),
+    "doctor": ("doctor", "doctor", "Examine this installation; exit code 2 on an ERROR."),
+    "exporter": ("exporter", "exporter", "Serve /metrics for Prometheus, until SIGTERM."),
+    "queue": ("queue", "queue", "List, pause, resume, purge and reorder queues."),
+    "status": ("status", "status", "Show health, queues, workers and what runs."),
+    "worker": ("worker", "worker", "Start and steer workers."),
 }
 
 
@@ -64,11 +64,16 @@ class LazyGroup(click.Group):
         """Return one command."""
         if cmd_name not in _COMMANDS:
             return None
-        module, attribute = _COMMANDS[cmd_name]
+        module, attribute, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(
             importlib.import_module(f".{module}", __package__), attribute
         )
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of all commands, without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (*_, said) in sorted(_COMMANDS.items())])
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None,

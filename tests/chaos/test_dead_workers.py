@@ -5,6 +5,9 @@ import signal
 import dagster as dg
 import psutil
 
+from dagster_taskiq_kit.messages import run_task_id
+from dagster_taskiq_kit.tags import TASK_ID_TAG
+
 from .conftest import Chaos
 
 STATUS = dg.DagsterRunStatus
@@ -104,7 +107,9 @@ def test_a_run_whose_orchestrating_worker_is_killed_goes_on_and_repeats_no_step(
     chaos.start_orchestrating()
     chaos.fleet.wait_for(lambda: resumed(chaos, run_id), "a resume", chaos.explain)
     chaos.open_gates("first", "second")
-    assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
+    run = chaos.fleet.wait_for_run(run_id)
+    assert run.status is STATUS.SUCCESS
+    assert run.tags[TASK_ID_TAG] == run_task_id(run_id, 1)
     for step in ("first", "second"):
         assert len(chaos.bodies(step)) == len(chaos.bodies(step, "end")) == 1
 

@@ -123,11 +123,17 @@ def commands(group=main, path=()):
             yield (*path, name), command
 
 
+@contextlib.contextmanager
+def open_live(fleet) -> Iterator[Live]:
+    """Give a fleet the workspace that its jobs are launched from."""
+    workspace = fleet.home / "workspace.yaml"
+    workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": str(CODE)}]}))
+    with seam.workspace_of(fleet.instance, [str(workspace)]) as context:
+        yield Live(fleet, workspace, context)
+
+
 @pytest.fixture
 def live(make_fleet) -> Iterator[Live]:
-    """A fleet on SQLite without a worker yet, and the workspace that its jobs are launched from."""
-    with make_fleet(settings={"unserved_note_s": 1}) as fleet:
-        workspace = fleet.home / "workspace.yaml"
-        workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": str(CODE)}]}))
-        with seam.workspace_of(fleet.instance, [str(workspace)]) as context:
-            yield Live(fleet, workspace, context)
+    """A fleet on SQLite without a worker yet."""
+    with make_fleet(settings={"unserved_note_s": 1}) as fleet, open_live(fleet) as made:
+        yield made

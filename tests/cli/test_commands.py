@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import signal
 import urllib.request
 from pathlib import Path
@@ -329,6 +330,16 @@ def test_version_and_help(live: Live):
     assert __version__ in live.cli("--version").out
     assert "worker" in live.cli("--help").out
     assert "Start a worker" in live.cli("worker", "start", "--help").out
+
+
+def test_the_page_of_commands_names_every_command_and_every_option():
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    for path, command in commands():
+        assert re.search(rf"[`(]{' '.join(path)}\b", page), path
+        for option in command.params:
+            if isinstance(option, click.Option):
+                for name in (*option.opts, *option.secondary_opts):
+                    assert re.search(rf"(?<![\w-]){name}(?![\w-])", page), (path, name)
 
 
 def test_these_files_drive_every_command_and_every_option():

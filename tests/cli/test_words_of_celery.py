@@ -1,13 +1,21 @@
 """The commands with what dagster-celery's took: flags, YAML, and the words for what has no meaning."""
 
+import re
 import subprocess
 import sys
 
+import click
 import pytest
+import redis
 import yaml
 
 from dagster_taskiq_kit.broker import records
+from dagster_taskiq_kit.cli.main import main
+from dagster_taskiq_kit.embedded import start_embedded
+from dagster_taskiq_kit.process_group import ProcessGroup
 from dagster_taskiq_kit.states import Kind
+
+from .conftest import CODE, open_live
 
 SECRET = "hidden-word"  # what must be printed nowhere
 
@@ -30,6 +38,66 @@ def next_of(connection, token):
     )  # fmt: skip
 
 
+BROKER = {"env": "OLD_BROKER"}
+ROUTES = {"broker_transport_options": {"visibility_timeout": 18000}, "task_default_queue": "old"}
+NULLS = {"broker": BROKER, "backend": None, "include": None, "config_source": None}
+FORMS = {
+    "empty": {},
+    "partial": {"execution": {"config": NULLS}},
+    "partial_legacy": {"execution": {"celery": {"config": NULLS}}},
+    "whole": {"execution": {"config": {"broker": BROKER, "config_source": ROUTES}}},
+    "whole_legacy": {
+        "execution": {"celery": {"config": {"broker": BROKER, "config_source": ROUTES}}}
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_the_old_yaml_starts_a_worker(live, tmp_path, form):
+    """Upstream: test_start_worker_config_from_empty_yaml, test_start_worker_config_from_partial_yaml,
+    test_start_worker_config_from_partial_yaml_legacy, test_start_worker_config_from_yaml,
+    test_start_worker_config_from_yaml_legacy.
+    """
+    _ = live.fleet.instance.run_storage
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump(FORMS[form]))
+    url = live.fleet.settings.url
+    variables = {"DAGSTER_TASKIQ_URL": url} if form == "empty" else {"DAGSTER_TASKIQ_URL": ""}
+    with live.started(
+        "worker", "start", "-y", str(file), "-n", "w", "-f", str(CODE),
+        ready=" is ready", OLD_BROKER=url, **variables,
+    ):  # fmt: skip
+        (card,) = live.cli("worker", "show", "w", "--json").data
+        assert card["queues"] == ["old" if form.startswith("whole") else "default"]
+
+
+def test_a_password_is_printed_nowhere_and_written_nowhere(make_fleet, tmp_path):
+    """Upstream: test_config_value_from_env_yaml, whose library writes the value to a file."""
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump(FORMS["whole"]))
+    with ProcessGroup() as group:
+        plain = start_embedded(group, tmp_path / "broker")
+        with redis.Redis.from_url(plain) as client:
+            client.config_set("requirepass", SECRET)
+        with (
+            make_fleet(url=plain.replace("//", f"//:{SECRET}@")) as fleet,
+            open_live(fleet) as live,
+            live.started(
+                "worker", "start", "-y", str(file), "-l", "debug", "-f", str(CODE),
+                "-q", "default", ready=" is ready",
+                OLD_BROKER=fleet.settings.url, DAGSTER_TASKIQ_URL="",
+            ),
+        ):  # fmt: skip
+            run_id = live.launch("quick")
+            assert fleet.wait_for_run(run_id).status.value == "SUCCESS"
+            said = [*fleet.said(run_id), live.cli("status").out, live.cli("worker", "list").out]
+            said.append(live.cli("doctor", code=None).out)
+            written = [path.read_bytes() for path in fleet.home.rglob("*") if path.is_file()]
+            assert len(written) > 3
+    assert not any(SECRET in each for each in said)
+    assert not any(SECRET.encode() in each for each in written)
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -41,6 +109,7 @@ def next_of(connection, token):
     ],
 )  # fmt: skip
 def test_the_same_yaml_file_as_before_is_read(cli, connection, tmp_path, form):
+    """Upstream: test_config_value_from_yaml."""
     file = tmp_path / "old.yaml"
     file.write_text(yaml.safe_dump(form))
     submit(connection, "step:r1:a:1")
@@ -68,6 +137,7 @@ def test_a_bad_yaml_file_is_one_sentence(cli, tmp_path, content, words):
 
 
 def test_an_empty_yaml_file_says_nothing(cli, tmp_path):
+    """Upstream: test_config_value_from_empty_yaml."""
     file = tmp_path / "empty.yaml"
     file.write_text("")
     assert "No queue was ever used." in cli("queue", "list", "-y", str(file))
@@ -152,12 +222,25 @@ def test_names_are_completed_in_the_shell(cli, connection):
     assert "gpu-large" in done
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("asked", [["--help"], ["worker", "start", "--help"]])
+def test_help_imports_nothing_heavy(asked):
     code = (
         "import sys\n"
         "from dagster_taskiq_kit.cli.main import main\n"
-        "try:\n    main(['worker', 'start', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"try:\n    main({asked})\nexcept SystemExit:\n    pass\n"
         "heavy = {'dagster', 'taskiq', 'redis', 'prometheus_client'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_list_of_all_commands_says_what_each_says_of_itself():
+    said = subprocess.run(
+        [sys.executable, "-m", "dagster_taskiq_kit", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    listed = dict(re.findall(r"^  ([a-z-]+)  +(.*)$", said, flags=re.MULTILINE))
+    assert set(main.list_commands(click.Context(main))) <= set(listed)
+    for name in main.list_commands(click.Context(main)):
+        help_text = main.get_command(click.Context(main), name).help
+        assert help_text.startswith(listed[name].split(";")[0].rstrip(".")), name

@@ -126,6 +126,18 @@ def test_a_project_of_dagster_celery_runs_with_its_import_line_changed_only(proj
     assert taskiq.log_shape(after) == celery.log_shape(before)
 
 
+def test_both_fleets_serve_one_instance_job_by_job_and_back(make_fleet, tmp_path):
+    with make_fleet("postgres", launcher=None) as fleet, ProcessGroup() as group:
+        celery = Project(fleet, tmp_path / "celery", "celery", group)
+        taskiq = Project(fleet, tmp_path / "taskiq", "taskiq", group)
+        runs = [project.execute("short_job") for project in (celery, taskiq, celery)]
+        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+        by_ours = [any("taskiq workers" in line for line in fleet.said(run.run_id)) for run in runs]
+        assert by_ours == [False, True, False]
+        shapes = [celery.log_shape(run) for run in runs]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+
 def test_waiting_in_a_queue_is_marked_apart_from_running(projects):
     """The UI draws what lies between a marker's start and its end as waiting."""
     _, taskiq = projects

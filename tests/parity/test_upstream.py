@@ -3,56 +3,22 @@
 Upstream executes most of them twice, on a worker and eagerly; here there is one way to execute a step.
 """
 
-from collections import Counter
 from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml
 
-from dagster_taskiq_kit import dagster_seam as seam
+from .conftest import open_live
 
 CODE = Path(__file__).parent / "code" / "upstream_jobs.py"
 STATUS = dg.DagsterRunStatus
 
 
-class Live:
-    """One worker, our launcher, and the jobs."""
-
-    def __init__(self, fleet, workspace) -> None:
-        self.fleet = fleet
-        self._workspace = workspace
-
-    def run(self, job: str) -> tuple[dg.DagsterRun, Counter, str]:
-        """Launch a job; returns the run, its events by type, and its log."""
-        run = self.fleet.wait_for_run(
-            seam.launch_job(self.fleet.instance, self._workspace, job), within_s=120
-        )
-        events = [e.dagster_event for e in self.fleet.instance.all_logs(run.run_id)]
-        counts = Counter(e.event_type_value for e in events if e is not None and e.step_key)
-        return run, counts, "\n".join(self.fleet.said(run.run_id))
-
-    def failure(self, run: dg.DagsterRun):
-        """Return the error of the one step that failed."""
-        failed = dg.DagsterEventType.STEP_FAILURE
-        (entry,) = self.fleet.instance.all_logs(run.run_id, of_type=failed)
-        return entry.dagster_event.step_failure_data.error
-
-    def output(self, run: dg.DagsterRun, step: str, name: str = "result") -> object:
-        import pickle
-
-        return pickle.loads((self.fleet.home / "storage" / run.run_id / step / name).read_bytes())
-
-
 @pytest.fixture(scope="module")
 def live(make_fleet):
-    with make_fleet() as fleet:
-        workspace = fleet.home / "workspace.yaml"
-        target = {"relative_path": str(CODE), "location_name": CODE.name}
-        workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
-        fleet.start_worker("-f", str(CODE), slots=3)
-        with seam.workspace_of(fleet.instance, [str(workspace)]) as loaded:
-            yield Live(fleet, loaded)
+    with make_fleet() as fleet, open_live(fleet, CODE) as made:
+        made.start_worker(slots=3)
+        yield made
 
 
 def test_a_job_of_one_step(live):
@@ -97,7 +63,9 @@ def test_nested_graphs(live):
 
 
 def test_optional_outputs(live):
-    """Upstream: test_execute_optional_outputs_job_on_celery, and the eager one."""
+    """Upstream: test_execute_optional_outputs_job_on_celery,
+    test_execute_eagerly_optional_outputs_job_on_celery.
+    """
     _, counts, _ = live.run("test_optional_outputs")
     assert counts["STEP_SUCCESS"] == 2
     assert counts["STEP_SKIPPED"] == 2
