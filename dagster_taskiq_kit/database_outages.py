@@ -1,61 +1,105 @@
-"""Outlasts a PostgreSQL that goes away, at rest or in the middle of a statement.
+"""Outlasts a PostgreSQL that is away: whoever needs it waits for it, for a bound.
 
-Invariant: in a process of ours no step and no run fails because the database restarts, and an event
-is in the log once, whether or not the server said so before it went.
+Invariant: an outage has one deadline, whoever waits for its end and however often. An interrupt
+shortens it: a process that was told to end does not outlast a database.
 
-A connection that breaks under a statement leaves open whether the server did it. What only reads,
-and what may be done twice, is done again. An event is looked for first: its row is its own proof.
+A host that falls silent is taken for away within half a minute, by TCP's own means.
 """
 
-import inspect
+import contextlib
+import contextvars
 import logging
 import time
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
+import weakref
+from collections.abc import Callable, Generator
 from typing import Any
 
 import dagster as dg
+
+from . import dagster_seam as seam
 
 logger = logging.getLogger(__name__)
 
 #: How long a process of ours waits for a database that is away.
 _OUTLAST_S = 300.0
-_OUTLAST_PAUSE_S = 0.5
+_PAUSE_S = 0.5
+#: Failures that are further apart than this belong to two outages.
+_QUIET_S = 60.0
+#: How long it waits on when it was told to end.
+_INTERRUPTED_S = 10.0
 
-_READS = ("get_", "has_", "fetch_", "check_concurrency_claim")
-#: Writes that say what shall be, not what shall change: the second does nothing.
-_REPEATABLE = (
-    "claim_concurrency_slot",
-    "free_concurrency_slot_for_step",
-    "free_concurrency_slots_for_run",
-    "handle_run_event",
-)
-#: Events that their asset's rows know of.
-_ASSET_EVENTS = {
-    dg.DagsterEventType.ASSET_FAILED_TO_MATERIALIZE,
-    dg.DagsterEventType.ASSET_MATERIALIZATION,
-    dg.DagsterEventType.ASSET_OBSERVATION,
+#: Options of libpq, where the url does not say otherwise: by itself it waits for hours.
+_LIVELINESS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
 }
-_WRAPPED = "_dagster_taskiq_kit_outlasts"
+#: SQLSTATEs of a server that stops, crashes, starts, or closes an idle session.
+_GOING = {"57P01", "57P02", "57P03", "57P05"}
+
+_IMPATIENT = contextvars.ContextVar("impatient", default=False)
+
+
+class Outage:
+    """How long a database is to be waited for."""
+
+    def __init__(self) -> None:
+        self._deadline_s = 0.0
+        self._failed_at_s = float("-inf")
+
+    def wait(self, error: Exception) -> None:
+        """Wait a moment, or raise ``error`` where it was waited long enough."""
+        now_s = time.monotonic()
+        if now_s - self._failed_at_s > _QUIET_S:
+            self._deadline_s = now_s + _OUTLAST_S
+        if seam.check_captured_interrupt():
+            self._deadline_s = min(self._deadline_s, now_s + _INTERRUPTED_S)
+        self._failed_at_s = now_s
+        if now_s >= self._deadline_s or _IMPATIENT.get():
+            raise error
+        logger.warning("The database is away; waiting for it: %s", str(error).partition("\n")[0])
+        time.sleep(_PAUSE_S)
+        self._failed_at_s = time.monotonic()
+
+
+_outages: "weakref.WeakKeyDictionary[Any, Outage]" = weakref.WeakKeyDictionary()
+
+
+def _outage_of(engine: Any) -> Outage:
+    return _outages.setdefault(engine, Outage())
+
+
+@contextlib.contextmanager
+def impatience() -> Generator[None, None, None]:
+    """Have a database that is away be an error at once, for what makes no sense later."""
+    token = _IMPATIENT.set(True)
+    try:
+        yield
+    finally:
+        _IMPATIENT.reset(token)
 
 
 def wait_to_connect(engine: Any) -> None:
-    """Have a new connection wait while the server is away or starts, instead of failing.
+    """Have an engine's new connections wait while the server is away or starts.
 
     What a step has computed for an hour is not lost because the database restarts when it ends.
     """
     from sqlalchemy import event
 
+    outage = _outage_of(engine)
+
     def connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-        deadline_s = time.monotonic() + _OUTLAST_S
+        for name, value in _LIVELINESS.items():
+            options.setdefault(name, value)
         while True:
             try:
                 return dialect.loaded_dbapi.connect(*arguments, **options)
             except dialect.loaded_dbapi.OperationalError as error:
-                if time.monotonic() > deadline_s or not _may_pass(str(error)):
+                if not _may_pass(str(error)):
                     raise
-                logger.warning("The database is away; waiting for it: %s", str(error).strip())
-            time.sleep(_OUTLAST_PAUSE_S)
+                outage.wait(error)
 
     event.listen(engine, "do_connect", connect)
 
@@ -65,114 +109,55 @@ def _may_pass(said: str) -> bool:
     return not any(word in said for word in ("authentication", "does not exist", "pg_hba"))
 
 
-def repeat_what_broke(instance: dg.DagsterInstance) -> None:
-    """Make an instance's storages do again what a broken connection left open.
+def open_instance_through_outages() -> dg.DagsterInstance:
+    """Open the Dagster instance of this process, as soon as its database is there.
 
-    Does nothing where storage is not PostgreSQL. Call it last: it wraps what others have replaced.
-
-    Args:
-        instance: An instance of ours, whose connections wait (:func:`wait_to_connect`).
+    A child that found it away would die, and spend a delivery of a message that is fine.
     """
-    events = instance.event_log_storage
-    storages: list[Any] = [instance.run_storage, events, instance.schedule_storage]
-    for storage in storages:
-        engine = getattr(storage, "_engine", None)
-        if engine is None or engine.dialect.name != "postgresql" or hasattr(storage, _WRAPPED):
-            continue
-        setattr(storage, _WRAPPED, True)
-        for name in dir(type(storage)):
-            if (name.startswith(_READS) or name in _REPEATABLE) and inspect.isfunction(
-                inspect.getattr_static(type(storage), name)
-            ):
-                setattr(storage, name, _repeated(getattr(storage, name), engine))
-        if storage is events:
-            storing = _Storing(storage, engine)
-            storage.store_event = storing.store_event
-            storage.store_event_batch = storing.store_event_batch
+    outage = Outage()
+    while True:
+        try:
+            return dg.DagsterInstance.get()
+        except Exception as error:
+            if not _is_of_an_outage(error):
+                raise
+            outage.wait(error)
 
 
-def _repeated(call: Callable[..., Any], engine: Any) -> Callable[..., Any]:
-    @wraps(call)
-    def repeat(*arguments: Any, **options: Any) -> Any:
-        return _until_it_holds(engine, partial(call, *arguments, **options))
+def _is_of_an_outage(error: BaseException) -> bool:
+    """Return whether an error comes from a PostgreSQL that could not be reached."""
+    cause: BaseException | None = error
+    while cause is not None:
+        driver = type(cause)
+        if driver.__module__ == "psycopg2" and driver.__name__ == "OperationalError":
+            return _may_pass(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
 
-    return repeat
 
-
-def _until_it_holds(
+def until_it_holds(
     engine: Any, call: Callable[[], Any], again: Callable[[], Any] | None = None
 ) -> Any:
     """Make a call; where the connection breaks under it, make ``again`` (or the same) instead."""
-    deadline_s = time.monotonic() + _OUTLAST_S
     while True:
         try:
             return call()
         except Exception as error:
-            if time.monotonic() > deadline_s or not _broke(error, engine):
+            if not _broke(error, engine):
                 raise
-            logger.warning(
-                "The database went away; asking again: %s", str(error).partition("\n")[0]
-            )
+            _outage_of(engine).wait(error)
         call = again or call
-        time.sleep(_OUTLAST_PAUSE_S)
 
 
-def _broke(error: Exception, engine: Any) -> bool:
-    """Return whether a connection ended under a statement."""
+def _broke(error: BaseException, engine: Any) -> bool:
+    """Return whether an error is of a connection that ended, or could not be had in time."""
+    from sqlalchemy import exc
+
+    if isinstance(error, exc.TimeoutError):
+        return True  # other threads of this process wait for the same outage
+    if isinstance(error, exc.DBAPIError):
+        return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _GOING
+    if type(error).__name__ == "DagsterPostgresException" and error.__cause__ is not None:
+        return _broke(error.__cause__, engine) or _is_of_an_outage(error)
     # A connection that is only being set up raises the driver's own error.
-    original = getattr(error, "orig", error)
-    return bool(engine.dialect.is_disconnect(original, None, None))
-
-
-class _Storing:
-    """Stores events once each, through broken connections."""
-
-    def __init__(self, storage: Any, engine: Any) -> None:
-        self._storage = storage
-        self._engine = engine
-        self._store_one: Callable[[dg.EventLogEntry], None] = storage.store_event
-        self._store_batch: Callable[[Sequence[dg.EventLogEntry]], None] = storage.store_event_batch
-
-    def store_event(self, event: dg.EventLogEntry) -> None:
-        """As the storage's own."""
-        store = partial(self._store_one, event)
-        _until_it_holds(self._engine, store, partial(self._complete, event))
-
-    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """As the storage's own."""
-
-        def complete() -> None:
-            for event in events:
-                self._complete(event)
-
-        _until_it_holds(self._engine, partial(self._store_batch, events), complete)
-
-    def _complete(self, event: dg.EventLogEntry) -> None:
-        """Store an event that may be there already, and what belongs to it."""
-        row_id = self._find(event)
-        if row_id is None:
-            self._store_one(event)
-            return
-        if event.dagster_event is None:
-            return
-        # The rest of PostgresEventLogStorage.store_event.
-        kind = event.dagster_event.event_type
-        if kind in _ASSET_EVENTS and event.dagster_event.asset_key:
-            with self._storage.index_transaction() as connection:
-                if not self._has_tags(connection, row_id):
-                    self._storage._store_asset_event_tags(connection, [event], [row_id])
-                self._storage._store_asset_event(connection, event, row_id)
-        elif kind is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            self._storage.store_asset_check_event(event, row_id)
-
-    def _find(self, event: dg.EventLogEntry) -> int | None:
-        row = self._storage._event_to_row(event)
-        with self._storage._connect() as connection:
-            return connection.exec_driver_sql(
-                "SELECT id FROM event_logs WHERE run_id = %(run_id)s AND event = %(event)s", row
-            ).scalar()
-
-    @staticmethod
-    def _has_tags(connection: Any, row_id: int) -> bool:
-        query = "SELECT 1 FROM asset_event_tags WHERE event_id = %(id)s LIMIT 1"
-        return connection.exec_driver_sql(query, {"id": row_id}).scalar() is not None
+    return bool(engine.dialect.is_disconnect(error, None, None))

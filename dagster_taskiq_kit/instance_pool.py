@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import dagster as dg
 
-from .database_outages import repeat_what_broke, wait_to_connect
+from .broken_statements import repeat_what_broke
+from .database_outages import impatience, wait_to_connect
 
 #: Long enough for any statement of Dagster's own, and a bound all the same.
 _STATEMENT_TIMEOUT_MS = 3_600_000
@@ -55,13 +56,15 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
     setattr(instance, _POOLED, True)
     instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
     first = getattr(instance.run_storage, "_engine", None)
-    if first is not None and first.dialect.name == "postgresql":
-        for storage in _storages(instance):
+    for storage in _storages(instance):
+        if first is not None and first.dialect.name == "postgresql":
             engine = getattr(storage, "_engine", None)
             if engine is not None and engine.url == first.url:
                 storage._engine = first
-        _set_timeouts_at_once(first)
-        wait_to_connect(first)
+    for engine in _engines(instance):
+        if engine.dialect.name == "postgresql":
+            _set_timeouts_at_once(engine)
+            wait_to_connect(engine)
     run_storage: Any = instance.run_storage
     if hasattr(run_storage, "has_run_stats_index_cols"):
         # A table reflection of 30 ms in every get_run_by_id; it cannot change while a step runs.
@@ -114,13 +117,19 @@ def _set_timeouts_at_once(engine: Any) -> None:
         idle_since_s = record.info.pop("idle_since_s", None)
         if idle_since_s and time.monotonic() - idle_since_s > _IDLE_SESSION_MS / 2_000:
             raise DisconnectionError("idle too long: the server may have closed it")
-        if idle_since_s and select.select([connection], [], [], 0)[0]:
+        if idle_since_s and _has_said_something(connection):
             # A server says nothing unasked, but that it goes.
             raise DisconnectionError("the server has closed it")
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "checkin", on_checkin)
     event.listen(engine, "checkout", on_checkout)
+
+
+def _has_said_something(connection: Any) -> bool:
+    poll = select.poll()  # select() takes no descriptor above 1,023
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def warm_instance(instance: dg.DagsterInstance) -> None:
@@ -142,7 +151,7 @@ def connect_ahead(instance: dg.DagsterInstance) -> None:
         return
     if (engine.dialect.server_version_info or (0,))[0] < _IDLE_SESSION_SINCE:
         return  # it would stay open for as long as the child waits
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), impatience():
         engine.connect().close()
 
 

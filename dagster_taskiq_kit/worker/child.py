@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from .. import dagster_seam as seam
+from ..database_outages import open_instance_through_outages
 from ..errors import CodeError
 from ..instance_pool import connect_ahead, know_shard
 from ..messages import Message, RunMessage, StepMessage, TaskMessage, from_data
@@ -92,7 +93,7 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
         message = from_data(Kind(packet["kind"]), packet["message"])
         wire.send(op="begin")
         _wait_for_go(wire)
-        with dg.DagsterInstance.get() as instance:
+        with open_instance_through_outages() as instance:
             _fail_run(instance, message, str(error))
         wire.send(op="done", outcome=State.REFUSED.value, detail={"reason": str(error)})
     except NotAllowed:

@@ -310,11 +310,10 @@ class ColdMaker:
 
 def _load(location: str) -> tuple[Any, Any, Any]:
     """Import the code, plan its jobs, and make, warm and disconnect the instance."""
-    import dagster as dg
-
     from .. import dagster_seam as seam
     from .. import instance_pool
-    from ..database_outages import repeat_what_broke
+    from ..broken_statements import repeat_what_broke
+    from ..database_outages import open_instance_through_outages
     from ..event_writing import write_events_shortly
     from ..prepared_jobs import PreparedJobs
     from .rehearsal import rehearse
@@ -323,7 +322,7 @@ def _load(location: str) -> tuple[Any, Any, Any]:
     rehearse()
     seam.keep_reconstructed_code()
     code = seam.load_code(seam.CodeLocation(**json.loads(location)))
-    instance = dg.DagsterInstance.get()
+    instance = open_instance_through_outages()
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     write_events_shortly(instance)

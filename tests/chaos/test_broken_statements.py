@@ -1,13 +1,22 @@
 """The database's connection breaks in the middle of a statement: before it, or before its answer."""
 
+import os
+import signal
+import threading
+import time
+
 import dagster as dg
+import psycopg2
 import pytest
 import sqlalchemy
 import yaml
 
-from dagster_taskiq_kit import instance_pool
-from dagster_taskiq_kit.database_outages import repeat_what_broke
+from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit import database_outages, instance_pool
+from dagster_taskiq_kit.broken_statements import _Storing, repeat_what_broke
+from dagster_taskiq_kit.database_outages import open_instance_through_outages
 from dagster_taskiq_kit.event_writing import write_events_shortly
+from dagster_taskiq_kit.process_group import wait_until
 
 from .conftest import MONITORING
 from .proxy import Proxy
@@ -26,7 +35,8 @@ def database(postgres):
 @pytest.fixture
 def instance(tmp_path, database):
     url = database.url(database.target_url)
-    storage = {"storage": {"postgres": {"postgres_url": url}}}
+    pools = {"default_limit": 2}
+    storage = {"storage": {"postgres": {"postgres_url": url}}, "concurrency": {"pools": pools}}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(storage))
     with dg.DagsterInstance.from_config(str(tmp_path)) as made:
         instance_pool.pool_connections(made)
@@ -129,6 +139,125 @@ def test_a_slot_of_a_pool_is_claimed_once(instance, database, after_it):
     storage.free_concurrency_slot_for_step("run", "step")
     assert database.broke.is_set()
     assert storage.get_concurrency_info("pool").active_slot_count == 0
+
+
+@BREAKS
+@pytest.mark.parametrize("said", [b"DELETE FROM pending_steps", b"UPDATE pending_steps"])
+def test_a_freed_slot_goes_to_who_waits_for_it(instance, database, said, after_it):
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("pool", 1)
+    assert storage.claim_concurrency_slot("pool", "run", "first").is_claimed
+    assert not storage.claim_concurrency_slot("pool", "run", "second").is_claimed
+    database.break_at(said, after_it=after_it)
+    storage.free_concurrency_slot_for_step("run", "first")
+    assert database.broke.is_set()
+    assert storage.claim_concurrency_slot("pool", "run", "second").is_claimed
+    assert not storage.claim_concurrency_slot("pool", "run", "third").is_claimed
+
+
+@BREAKS
+def test_a_pool_that_is_first_used_gets_its_default_limit(instance, database, after_it):
+    database.break_at(b"INSERT INTO concurrency_limits", after_it=after_it)
+    storage = instance.event_log_storage
+    assert storage.initialize_concurrency_limit_to_default("new")
+    assert database.broke.is_set()
+    (limit,) = storage.get_pool_limits()
+    assert (limit.name, limit.limit) == ("new", 2)
+    assert storage.get_concurrency_info("new").slot_count == 2
+
+
+@BREAKS
+@pytest.mark.parametrize("said", [b"UPDATE runs", b"UPDATE run_tags", b"INSERT INTO run_tags"])
+def test_tags_of_a_run_are_there_once_in_both_places(instance, database, said, after_it):
+    run = dg.materialize([both], instance=instance, tags={"old": "1"})
+    database.break_at(said, after_it=after_it)
+    instance.add_run_tags(run.run_id, {"old": "2", "new": "3"})
+    assert database.broke.is_set()
+    assert instance.get_run_by_id(run.run_id).tags.items() >= {("old", "2"), ("new", "3")}
+    with instance.run_storage.connect() as session:
+        query = f"SELECT key, value FROM run_tags WHERE run_id = '{run.run_id}'"
+        rows = [tuple(row) for row in session.exec_driver_sql(query)]
+    assert sorted(row for row in rows if row[0] in ("old", "new")) == [("new", "3"), ("old", "2")]
+
+
+def test_an_event_that_the_server_was_still_storing_when_it_lost_us_is_there_once(
+    instance, database
+):
+    """It waits for a lock then, and does not notice that nobody hears its answer."""
+    run = dg.materialize([both], instance=instance)
+    with psycopg2.connect(database.target_url) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE event_logs IN EXCLUSIVE MODE")
+
+        def let_go() -> None:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            deadline_s = time.monotonic() + 30
+            with psycopg2.connect(database.target_url) as other, other.cursor() as watching:
+                while time.monotonic() < deadline_s:
+                    watching.execute(query)
+                    if watching.fetchone()[0]:
+                        break
+                    other.commit()
+            database.reset()
+            assert wait_until(second_try.is_set, 30)
+            holder.commit()
+
+        second_try = threading.Event()
+        await_inserts = _Storing._await_inserts
+
+        def told(connection) -> None:
+            second_try.set()
+            await_inserts(connection)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Storing, "_await_inserts", staticmethod(told))
+            letting_go = threading.Thread(target=let_go)
+            letting_go.start()
+            instance.report_engine_event("said once", dg.DagsterRun("job", run_id=run.run_id))
+            letting_go.join()
+    said = [e.dagster_event.message for e in instance.all_logs(run.run_id) if e.dagster_event]
+    assert said.count("said once") == 1
+
+
+def test_an_assets_row_does_not_go_back_to_an_older_event(instance):
+    """While the database was away, another run stored a newer one."""
+    older, newer = (dg.materialize([both], instance=instance, tags={"n": str(n)}) for n in range(2))
+    event = next(
+        entry
+        for entry in instance.all_logs(older.run_id)
+        if entry.dagster_event and entry.dagster_event.is_step_materialization
+    )
+    _Storing(instance.event_log_storage)._complete(event)
+    latest = instance.get_latest_materialization_event(event.dagster_event.asset_key)
+    assert latest.run_id == newer.run_id
+
+
+def test_who_is_told_to_end_outlasts_no_database(instance, database, monkeypatch):
+    monkeypatch.setattr(database_outages, "_INTERRUPTED_S", 0.5)
+    database.cut()
+    sooner = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with seam.capture_interrupts():
+        sooner.start()
+        with pytest.raises(Exception, match="refused|closed|retries"):
+            instance.get_run_by_id("a")
+        assert seam.check_captured_interrupt()
+
+
+def test_what_makes_no_sense_later_does_not_wait(instance, database):
+    instance_pool.close_connections(instance)
+    database.cut()
+    began_s = time.monotonic()
+    instance_pool.connect_ahead(instance)
+    assert time.monotonic() - began_s < database_outages._OUTLAST_S / 10
+
+
+def test_an_instance_is_opened_as_soon_as_its_database_is_there(
+    instance, database, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    database.cut()
+    threading.Timer(1, database.mend).start()
+    with open_instance_through_outages() as opened:
+        assert instance_pool.instance_id(opened) == instance_pool.instance_id(instance)
 
 
 @BREAKS
