@@ -34,13 +34,6 @@ __all__ = [
 ]
 
 
-def _translated(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    found = translate(config, where=where, tolerant=True)
-    for note in found.notes:
-        logger.info("%s: %s", where, note)
-    return found.settings
-
-
 @dg.executor(
     name="celery",
     config_schema={**executor_fields(), **celery_fields()},
@@ -53,7 +46,8 @@ def celery_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
         ConfigurationError: A field cannot work here; says what to do instead.
     """
     config = cast("Mapping[str, Any]", context.executor_config)
-    return make_executor(_translated(config, "config of celery_executor"), context.instance)
+    translated = translate(config, where="config of celery_executor", tolerant=True)
+    return make_executor(translated, context.instance)
 
 
 class CeleryRunLauncher(TaskiqRunLauncher):
@@ -68,4 +62,7 @@ class CeleryRunLauncher(TaskiqRunLauncher):
     """
 
     def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
-        super().__init__(inst_data, **_translated(config, "config of CeleryRunLauncher"))
+        found = translate(config, where="config of CeleryRunLauncher", tolerant=True)
+        for note in found.notes:
+            logger.info("config of CeleryRunLauncher: %s", note)
+        super().__init__(inst_data, **found.settings)

@@ -4,14 +4,21 @@ Invariant: nothing is dropped in silence. What has a meaning is translated, what
 more is named in a note, and what cannot work is refused with a sentence that says what to do.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ConfigurationError, without_password
 
+#: dagster-celery's default queue. Where its configuration is read, it is what it was.
+OLD_DEFAULT_QUEUE = "dagster"
+
 #: What dagster-celery's executor and launcher take beside what the kit takes.
 CELERY_FIELDS = ("broker", "backend", "include", "config_source")
+
+#: What Celery's urls say of certificates, and redis-py's.
+_CERTIFICATES = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
 
 #: Of ``config_source``: celery's name to ours.
 _SETTINGS = {"task_default_queue": "default_queue", "task_default_priority": "default_priority"}
@@ -40,7 +47,8 @@ _NOT_NEEDED = {
 #: Of ``config_source``: what is said in another place here.
 _ELSEWHERE = {
     "worker_concurrency": "say --slots (and --run-slots) to `dagster-taskiq worker start`",
-    "worker_max_memory_per_child": "say --max-memory-per-child to `dagster-taskiq worker start`",
+    "worker_max_memory_per_child": "say --max-memory-per-child to `dagster-taskiq worker start`, "
+    "in MiB (Celery counts KiB)",
     "task_time_limit": "put the tag dagster-taskiq/timeout on the op",
     "task_soft_time_limit": "put the tag dagster-taskiq/timeout on the op",
     "task_routes": "put the tag dagster-taskiq/queue on the op, or set queue_template",
@@ -69,8 +77,9 @@ def translate(config: Mapping[str, Any], *, where: str, tolerant: bool = False) 
     Args:
         config: The configuration; fields of the kit in it stay what they are.
         where: What it is the configuration of, for the error.
-        tolerant: Whether ``backend`` and ``include`` are let pass with a note, as in a project that
-            has changed its import line only.
+        tolerant: Whether it may be as dagster-celery's was, as in a project that has changed its
+            import line only: ``backend`` and ``include`` are let pass with a note, and where
+            ``broker`` names the server, the default queue is dagster-celery's.
 
     Raises:
         ConfigurationError: Something in it cannot work here; says what to do instead.
@@ -88,24 +97,59 @@ def translate(config: Mapping[str, Any], *, where: str, tolerant: bool = False) 
             if not tolerant:
                 raise _refused(where, name, f"remove it: {why}")
             notes.append(f"{name} is not needed: {why}.")
-    for name, value in (config.get("config_source") or {}).items():
+    found = _source(config.get("config_source") or {}, where)
+    settings = {**found.settings, **settings}
+    if broker and tolerant:
+        settings.setdefault("default_queue", OLD_DEFAULT_QUEUE)
+    return Translated(settings, [*notes, *found.notes])
+
+
+def _source(source: Any, where: str) -> Translated:
+    """Translate ``config_source``, which holds settings of Celery."""
+    if not isinstance(source, Mapping):
+        raise _refused(where, f"config_source {source!r}", "it must hold settings by name")
+    settings, notes = dict[str, Any](), list[str]()
+    for name, value in source.items():
         if name in _SETTINGS:
-            settings.setdefault(_SETTINGS[name], value)
+            settings[_SETTINGS[name]] = resolved(value, where)
         elif name in _NOT_NEEDED:
             notes.append(f"config_source.{name} is not needed: {_NOT_NEEDED[name]}.")
-        elif name in _ELSEWHERE:
-            raise _refused(where, f"config_source.{name}", _ELSEWHERE[name])
         else:
-            raise _refused(
-                where,
-                f"config_source.{name}",
-                "remove it: it is a setting of Celery, not of taskiq",
-            )
+            instead = _ELSEWHERE.get(name, "remove it: it is a setting of Celery, not of taskiq")
+            raise _refused(where, f"config_source.{name}", instead)
     return Translated(settings, notes)
 
 
+def resolved(value: Any, where: str) -> Any:
+    """Return a value with each ``{env: X}`` in it replaced by what the variable says.
+
+    Raises:
+        ConfigurationError: It is not set.
+    """
+    if not isinstance(value, Mapping):
+        return [resolved(each, where) for each in value] if isinstance(value, list) else value
+    if set(value) == {"env"}:
+        name = str(value["env"])
+        if name not in os.environ:
+            raise ConfigurationError(
+                f"{where}: the variable {name} is not set in the environment.", name
+            )
+        return os.environ[name]
+    return {name: resolved(each, where) for name, each in value.items()}
+
+
 def _redis(broker: str, where: str) -> str:
-    scheme = broker.partition("://")[0]
+    scheme, _, rest = broker.partition("://")
+    if scheme == "sentinel":
+        raise _refused(
+            where, f"broker {without_password(broker)!r}",
+            "write redis+sentinel://host1:26379,host2:26379/name-of-the-primary/0",
+        )  # fmt: skip
+    if scheme in ("redis+socket", "socket"):
+        path = rest.partition("?")[0]
+        raise _refused(where, f"broker {without_password(broker)!r}", f"write unix://{path}?db=0")
+    for old, ours in _CERTIFICATES.items():
+        broker = broker.replace(f"ssl_cert_reqs={old}", f"ssl_cert_reqs={ours}")
     if scheme in ("amqp", "amqps", "pyamqp", "sqs", "memory", "filesystem"):
         raise _refused(
             where,

@@ -3,15 +3,50 @@
 Invariant: a field exists once, in ``settings.py``; its description and default come from there.
 """
 
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
+from . import dagster_seam as seam
 from .settings import ENV_PREFIX, QueueObjective, TaskiqSettings
 
-_SOURCES = {str: dg.StringSource, int: dg.IntSource, bool: dg.BoolSource}
+
+class _FloatSource(dg.ScalarUnion):
+    """A number, or the name of the variable that holds it; Dagster has the others."""
+
+    def __init__(self) -> None:
+        env = dg.Selector({"env": str})
+        super().__init__(scalar_type=dg.Float, non_scalar_schema=env, _key="TaskiqFloatSource")
+
+    def post_process(self, value: Any) -> Any:
+        """Return the number.
+
+        Raises:
+            PostProcessingError: The variable is not set, or holds no number.
+        """
+        if not isinstance(value, Mapping):
+            return value
+        name = value["env"]
+        said = os.environ.get(name)
+        try:
+            return float(said or "")
+        except ValueError:
+            raise seam.PostProcessingError(
+                f"The environment variable {name} must hold a number; it is "
+                + ("not set." if said is None else f"{said!r}.")
+            ) from None
+
+
+_FLOAT_SOURCE = _FloatSource()
+_SOURCES: Mapping[type, Any] = {
+    str: dg.StringSource,
+    int: dg.IntSource,
+    bool: dg.BoolSource,
+    float: dg.Noneable(_FLOAT_SOURCE),
+}
 
 
 def settings_fields() -> dict[str, dg.Field]:
@@ -28,7 +63,7 @@ def settings_fields() -> dict[str, dg.Field]:
         kind = _plain_type(field.annotation)
         default = "no default" if field.default is None else f"default {field.default!r}"
         fields[name] = dg.Field(
-            _SOURCES.get(kind, dg.Noneable(dg.Float) if kind is float else dg.Noneable(str)),
+            _SOURCES[kind],
             is_required=False,
             description=f"{field.description} ({default}; {ENV_PREFIX}{name.upper()})",
         )
@@ -44,13 +79,44 @@ def celery_fields() -> dict[str, dg.Field]:
         "backend": dg.Field(
             dg.Noneable(dg.StringSource), is_required=False, description="Not needed any more."
         ),
-        "include": dg.Field([str], is_required=False, description="Not needed any more."),
+        "include": dg.Field(
+            [dg.StringSource], is_required=False, description="Not needed any more."
+        ),
         "config_source": dg.Field(
             dg.Noneable(dg.Permissive()),
             is_required=False,
             description="Settings of Celery; those with a meaning here are understood.",
         ),
     }
+
+
+def limit_fields() -> dict[str, dg.Field]:
+    """Return the fields that say how a run's steps may be executed, each optional."""
+    return {
+        "retries": dg.Field(
+            seam.get_retries_config().config_type,
+            is_required=False,
+            description="Whether retries are enabled (default) or disabled.",
+        ),
+        "max_concurrent": dg.Field(
+            dg.Noneable(dg.IntSource),
+            is_required=False,
+            description="Steps of one run at once; no limit when it is not set.",
+        ),
+        "tag_concurrency_limits": seam.get_tag_concurrency_limits_config(),
+        "step_dependency_config": seam.get_step_dependency_config_field(),
+        "worker_lost_retries": dg.Field(
+            dg.IntSource,
+            is_required=False,
+            description="Retries of a step beyond its own retry policy when its worker was lost "
+            "(killed, out of memory, reclaimed); default 0.",
+        ),
+    }
+
+
+def given_limits(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those entries of a config that are of :func:`limit_fields` and were given."""
+    return {name: config[name] for name in limit_fields() if config.get(name) is not None}
 
 
 def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +129,7 @@ def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _objective_fields() -> dict[str, dg.Field]:
     return {
         name: dg.Field(
-            dg.Float if field.annotation is float else dg.Int,
+            _FLOAT_SOURCE if field.annotation is float else dg.IntSource,
             is_required=False,
             default_value=field.default,
             description=field.description,

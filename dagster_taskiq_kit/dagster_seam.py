@@ -21,6 +21,7 @@ try:
     import dagster as dg
     from dagster._cli import api as dagster_api
     from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+    from dagster._config.errors import PostProcessingError
     from dagster._core.code_pointer import (
         AutoloadDefsModuleCodePointer,
         CodePointer,
@@ -121,6 +122,7 @@ __all__ = [
     "KnownExecutionState",
     "LaunchRunContext",
     "PlanOrchestrationContext",
+    "PostProcessingError",
     "ReconstructableJob",
     "ReconstructableRepository",
     "ResolvedFromDynamicStepHandle",
@@ -592,7 +594,7 @@ def _planned_once(find_plan: FindPlan) -> Generator[None, None, None]:
 
 
 #: Where ``taskiq_executor`` is made; a ``.configured()`` copy is made there too.
-_RESUMING_EXECUTOR = "dagster_taskiq_kit.executor"
+_RESUMING_EXECUTORS = ("dagster_taskiq_kit.executor", "dagster_taskiq_kit.celery_compat")
 
 
 @contextlib.contextmanager
@@ -614,7 +616,7 @@ def _own_code(job: ReconstructableJob) -> Generator[None, None, None]:
 def can_resume(job: ReconstructableJob) -> bool:
     """Return whether a job's executor can go on where its log left off; others begin anew."""
     make = job.get_definition().executor_def.executor_creation_fn
-    return getattr(make, "__module__", "") == _RESUMING_EXECUTOR
+    return getattr(make, "__module__", "") in _RESUMING_EXECUTORS
 
 
 def executor_name(job: ReconstructableJob) -> str:

@@ -19,12 +19,14 @@ TaskiqKitError
 import re
 from collections.abc import Sequence
 
-_URL_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^@/\s]+(?=@)")
+#: Up to the last ``@``: a password may hold one.
+_URL_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^/\s]+(?=@)")
+_OPTION_PASSWORD = re.compile(r"(?P<head>[?&](?:\w+_)?password=)[^&\s'\"]+")
 
 
 def without_password(text: str) -> str:
     """Return ``text`` with the password of every url in it replaced by ``***``."""
-    return _URL_PASSWORD.sub(r"\g<head>***", text)
+    return _OPTION_PASSWORD.sub(r"\g<head>***", _URL_PASSWORD.sub(r"\g<head>***", text))
 
 
 class TaskiqKitError(Exception):

@@ -4,19 +4,25 @@ Invariant: what its config does not say comes from the instance's ``TaskiqRunLau
 the environment, then from the defaults; launcher and executor work together on one fleet.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
 
 from . import dagster_seam as seam
 from .attempts import Limits
-from .celery_config import translate
-from .dagster_config import celery_fields, given_settings, settings_fields
+from .celery_config import Translated, translate
+from .dagster_config import (
+    celery_fields,
+    given_limits,
+    given_settings,
+    limit_fields,
+    settings_fields,
+)
 from .inline_runs import all_inline
 from .launcher import TaskiqRunLauncher
 from .orchestrator import Orchestrator
-from .settings import TaskiqSettings
+from .settings import TaskiqSettings, laid_over
 
 
 class TaskiqExecutor(dg.Executor):
@@ -25,11 +31,13 @@ class TaskiqExecutor(dg.Executor):
     Args:
         settings: The deployment.
         limits: Retries, concurrency limits and step dependencies of the run.
+        notes: What the run's log is told of its configuration.
     """
 
-    def __init__(self, settings: TaskiqSettings, limits: Limits) -> None:
+    def __init__(self, settings: TaskiqSettings, limits: Limits, notes: Sequence[str] = ()) -> None:
         self.settings = settings
         self._limits = limits
+        self._notes = notes
 
     @property
     def retries(self) -> seam.RetryMode:
@@ -50,6 +58,9 @@ class TaskiqExecutor(dg.Executor):
             inline = seam.InProcessExecutor(retries=self.retries)
             yield from inline.execute(plan_context, execution_plan)
             return
+        if not plan_context.resume_from_failure:
+            for note in self._notes:
+                plan_context.log.info(note)
         orchestrator = Orchestrator(
             plan_context,
             execution_plan,
@@ -61,24 +72,7 @@ class TaskiqExecutor(dg.Executor):
 
 def executor_fields() -> dict[str, dg.Field]:
     """Return the fields of the executor's config, each optional."""
-    return {
-        **settings_fields(),
-        "retries": seam.get_retries_config(),
-        "max_concurrent": dg.Field(
-            dg.Noneable(int),
-            is_required=False,
-            description="Steps of one run at once; no limit when it is not set.",
-        ),
-        "tag_concurrency_limits": seam.get_tag_concurrency_limits_config(),
-        "step_dependency_config": seam.get_step_dependency_config_field(),
-        "worker_lost_retries": dg.Field(
-            dg.IntSource,
-            is_required=False,
-            default_value=0,
-            description="Retries of a step beyond its own retry policy when its worker was lost "
-            "(killed, out of memory, reclaimed).",
-        ),
-    }
+    return {**settings_fields(), **limit_fields()}
 
 
 def resolve_executor_settings(
@@ -92,29 +86,33 @@ def resolve_executor_settings(
     launcher = instance.run_launcher
     inherited = launcher.explicit_settings if isinstance(launcher, TaskiqRunLauncher) else {}
     return TaskiqSettings.resolve(
-        {**inherited, **given_settings(config)}, where="config of taskiq_executor"
+        laid_over(inherited, given_settings(config)), where="config of taskiq_executor"
     )
 
 
-def make_executor(config: Mapping[str, Any], instance: dg.DagsterInstance) -> TaskiqExecutor:
-    """Make the executor of a run from its config.
+def make_executor(translated: Translated, instance: dg.DagsterInstance) -> TaskiqExecutor:
+    """Make the executor of a run from its config; what it does not say, the launcher's says.
 
     Raises:
         ConfigurationError: A value can never work.
     """
-    retries = seam.RetryMode.from_config(config["retries"])
+    launcher = instance.run_launcher
+    inherited = launcher.explicit_limits if isinstance(launcher, TaskiqRunLauncher) else {}
+    limits = {**inherited, **given_limits(translated.settings)}
+    retries = seam.RetryMode.from_config(limits.get("retries") or {"enabled": {}})
     assert retries is not None  # the schema lets no empty selector through
     return TaskiqExecutor(
-        resolve_executor_settings(config, instance),
+        resolve_executor_settings(translated.settings, instance),
         Limits(
             retries=retries,
-            max_concurrent=config.get("max_concurrent"),
-            tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
+            max_concurrent=limits.get("max_concurrent"),
+            tag_concurrency_limits=limits.get("tag_concurrency_limits") or [],
             step_dependency_config=seam.StepDependencyConfig.from_config(
-                config.get("step_dependency_config")
+                limits.get("step_dependency_config")
             ),
-            worker_lost_retries=config["worker_lost_retries"],
+            worker_lost_retries=limits.get("worker_lost_retries", 0),
         ),
+        translated.notes,
     )
 
 
@@ -136,4 +134,4 @@ def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
     """
     config = cast("Mapping[str, Any]", context.executor_config)
     translated = translate(config, where="config of taskiq_executor")
-    return make_executor(translated.settings, context.instance)
+    return make_executor(translated, context.instance)

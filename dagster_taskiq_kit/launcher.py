@@ -20,7 +20,13 @@ from .broker.connection import SyncConnection
 from .broker.guards import check_broker
 from .broker.readings import Record
 from .celery_config import translate
-from .dagster_config import celery_fields, given_settings, settings_fields
+from .dagster_config import (
+    celery_fields,
+    given_limits,
+    given_settings,
+    limit_fields,
+    settings_fields,
+)
 from .errors import BrokerError, BrokerUnavailable
 from .inline_runs import InlineRuns, launched_inline
 from .instance_pool import instance_id
@@ -67,8 +73,10 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
         self._inst_data = inst_data
         config = dict(translate(config, where="config of TaskiqRunLauncher").settings)
-        self.explicit_settings = given_settings(config)
-        self.settings = TaskiqSettings.resolve(config, where="config of TaskiqRunLauncher")
+        #: For executors, which take from here what they do not say.
+        self.explicit_settings, self.explicit_limits = given_settings(config), given_limits(config)
+        settings = {n: v for n, v in config.items() if n not in limit_fields()}
+        self.settings = TaskiqSettings.resolve(settings, where="config of TaskiqRunLauncher")
         self._broker: SyncConnection | None = None
         self._away_until_s = 0.0
         super().__init__()
@@ -82,8 +90,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
 
     @classmethod
     def config_type(cls) -> dict[str, dg.Field]:
-        """Return the config schema: the settings, each optional."""
-        return {**settings_fields(), **celery_fields()}
+        """Return the config schema: settings, and what executors take from here; each optional."""
+        return {**settings_fields(), **limit_fields(), **celery_fields()}
 
     @classmethod
     def from_config_value(

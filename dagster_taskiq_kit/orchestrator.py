@@ -102,9 +102,12 @@ class Orchestrator:
                 tag_concurrency_limits=self._limits.tag_concurrency_limits,
                 instance_concurrency_context=pools,
                 step_dependency_config=self._limits.step_dependency_config,
+                sort_key_fn=self._submission.urgency,
             ) as self._active,
         ):
-            yield from self._take_over() if self._context.resume_from_failure else self._take_up()
+            resumed = self._context.resume_from_failure
+            self._submission.check_tags(self._plan, say=not resumed)
+            yield from self._take_over() if resumed else self._take_up()
             try:
                 while not self._active.is_complete:
                     if self._active.check_for_interrupts() or self._run_is_cancelled():
@@ -127,7 +130,6 @@ class Orchestrator:
             f"Executing {count} step{'' if count == 1 else 's'} on taskiq workers "
             f"(orchestrator pid {os.getpid()})."
         )
-        self._submission.note_old_tags(self._plan)
         yield from ()
 
     def _take_over(self) -> Iterator[dg.DagsterEvent]:

@@ -59,7 +59,8 @@ def run_route(
     """
     queue = tags.read_tag(run_tags, tags.QUEUE_TAG) or settings.home_queue(location)
     priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
-    return Route(_queue_name(queue, "the run"), settings.default_priority + priority)
+    named = tags.name_in(run_tags, tags.QUEUE_TAG)
+    return Route(_queue_name(queue, named, "the run"), settings.default_priority + priority)
 
 
 class StepRoutes:
@@ -80,7 +81,10 @@ class StepRoutes:
         self._default_priority = settings.default_priority
         self._run_priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
         inherited = tags.read_tag(run_tags, tags.QUEUE_TAG) if settings.inherit_run_queue else None
-        self._default_queue = _queue_name(inherited or settings.home_queue(location), "the run")
+        named = tags.name_in(run_tags, tags.QUEUE_TAG)
+        self._default_queue = _queue_name(
+            inherited or settings.home_queue(location), named, "the run"
+        )
 
     def of(self, step: Tagged) -> Route:
         """Return where a step waits: on its own or the run's queue, by step plus run priority.
@@ -92,15 +96,22 @@ class StepRoutes:
         step_tags = step.tags or {}
         queue = tags.read_tag(step_tags, tags.QUEUE_TAG)
         priority = tags.step_priority(step_tags, whose, self._default_priority)
+        named = tags.name_in(step_tags, tags.QUEUE_TAG)
         return Route(
-            _queue_name(queue, whose) if queue else self._default_queue,
+            _queue_name(queue, named, whose) if queue else self._default_queue,
             priority + self._run_priority,
             tags.step_timeout_s(step_tags, whose),
         )
 
 
-def celery_tags(run_tags: Mapping[str, str], steps: Iterable[Tagged]) -> Sequence[str]:
-    """Return the tags of dagster-celery that decide something for a run, each once."""
+def old_tags_note(run_tags: Mapping[str, str], steps: Iterable[Tagged] = ()) -> str | None:
+    """Return what to say of the tags of dagster-celery that decide something for a run."""
+    aliases = {old: ours for ours, old in tags.CELERY_ALIASES.items()}
+    said = ", ".join(f"{name} ({aliases[name]})" for name in _celery_tags(run_tags, steps))
+    return f"Tags of dagster-celery are understood; their names here are: {said}." if said else None
+
+
+def _celery_tags(run_tags: Mapping[str, str], steps: Iterable[Tagged]) -> Sequence[str]:
     aliases = {old: ours for ours, old in tags.CELERY_ALIASES.items()}
     tagged = [run_tags, *(step.tags or {} for step in steps)]
     found = {
@@ -109,10 +120,8 @@ def celery_tags(run_tags: Mapping[str, str], steps: Iterable[Tagged]) -> Sequenc
     return sorted(found)
 
 
-def _queue_name(queue: str, whose: str) -> str:
+def _queue_name(queue: str, tag: str, whose: str) -> str:
     try:
         return check_queue_name(queue)
     except ValueError as error:
-        raise ConfigurationError(
-            f"Tag {tags.QUEUE_TAG!r} of {whose}: {error}.", tags.QUEUE_TAG
-        ) from None
+        raise ConfigurationError(f"Tag {tag!r} of {whose}: {error}.", tag) from None

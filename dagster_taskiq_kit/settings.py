@@ -259,6 +259,17 @@ class TaskiqSettings(BaseModel):
         return self.url
 
 
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of two sources, those of ``above`` being the stronger.
+
+    A default queue says where work goes as a template does: the stronger source's is meant.
+    """
+    merged = {**below, **above}
+    if "default_queue" in above and "queue_template" not in above:
+        merged.pop("queue_template", None)
+    return merged
+
+
 def _sentence(
     model: type[TaskiqSettings], error: Mapping[str, Any], given: Mapping[str, Any]
 ) -> str:

@@ -14,10 +14,9 @@ from .attempts import InFlight
 from .broker import records
 from .broker.connection import SyncConnection
 from .messages import StepMessage
-from .routing import Route, StepRoutes, celery_tags
+from .routing import Route, StepRoutes, old_tags_note
 from .settings import TaskiqSettings
 from .states import Kind
-from .tags import CELERY_ALIASES
 
 #: Mapping keys by step and dynamic output, as Dagster has them.
 Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
@@ -55,18 +54,26 @@ class StepSubmission:
         self._code = seam.code_name(context.dagster_run, context.reconstructable_job)
         self._routes = StepRoutes(settings, context.dagster_run.tags, self._code.location)
 
-    def note_old_tags(self, plan: seam.ExecutionPlan) -> None:
-        """Say once in the run's log which tags of dagster-celery it uses."""
-        steps = (plan.get_step(handle) for handle in plan.step_handles_to_execute)
-        old = celery_tags(self._context.dagster_run.tags, steps)
-        if old:
-            aliases = {name: ours for ours, name in CELERY_ALIASES.items()}
-            said = ", ".join(f"{name} ({aliases[name]})" for name in old)
-            dg.DagsterEvent.engine_event(
-                self._context,
-                f"Tags of dagster-celery are understood; their names here are: {said}.",
-                seam.EngineEventData(),
-            )
+    def check_tags(self, plan: seam.ExecutionPlan, *, say: bool) -> None:
+        """Look at the tags of all steps before the first is submitted.
+
+        Args:
+            plan: What is to be executed.
+            say: Whether to warn in the run's log of tags of dagster-celery.
+
+        Raises:
+            ConfigurationError: A tag of a step can never work.
+        """
+        steps = [plan.get_step(handle) for handle in plan.step_handles_to_execute]
+        for step in steps:
+            self._routes.of(step)
+        note = old_tags_note(self._context.dagster_run.tags, steps)
+        if note and say:
+            self._context.log.warning(note)
+
+    def urgency(self, step: seam.ExecutionStep) -> float:
+        """Return what steps are sorted by when not all of them may begin: the lowest first."""
+        return -self._routes.of(step).priority
 
     def submit(self, flight: InFlight, known_state: seam.KnownExecutionState) -> None:
         """Announce and submit one attempt; repeating it is the same submit.

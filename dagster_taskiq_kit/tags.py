@@ -31,12 +31,15 @@ CELERY_ALIASES = {
 }
 
 
+def name_in(tags: Mapping[str, str], name: str) -> str:
+    """Return the name under which a tag is there: ours, or its dagster-celery alias."""
+    alias = CELERY_ALIASES.get(name, name)
+    return alias if name not in tags and alias in tags else name
+
+
 def read_tag(tags: Mapping[str, str], name: str) -> str | None:
     """Return a tag's value, or that of its dagster-celery alias, or None."""
-    value = tags.get(name)
-    if value is None and name in CELERY_ALIASES:
-        value = tags.get(CELERY_ALIASES[name])
-    return value
+    return tags.get(name_in(tags, name))
 
 
 def read_integer(tags: Mapping[str, str], name: str, whose: str) -> int | None:
@@ -50,14 +53,15 @@ def read_integer(tags: Mapping[str, str], name: str, whose: str) -> int | None:
     Raises:
         ConfigurationError: The value is not an integer.
     """
-    value = read_tag(tags, name)
+    found = name_in(tags, name)
+    value = tags.get(found)
     if value is None:
         return None
     try:
         return int(value)
     except ValueError:
         raise ConfigurationError(
-            f'Tag {name!r} of {whose} is {value!r}: it must be an integer such as "5".', name
+            f'Tag {found!r} of {whose} is {value!r}: it must be an integer such as "5".', found
         ) from None
 
 
@@ -65,12 +69,13 @@ def step_priority(step_tags: Mapping[str, str], whose: str, default: int) -> int
     """Return a step's own priority: our tag, else Dagster's, else ``default``.
 
     Raises:
-        ConfigurationError: The tag that decides is not an integer.
+        ConfigurationError: One of them is not an integer. Dagster's own is asked for also where
+            ours decides: Dagster reads it in every process that executes a step.
     """
+    dagsters = read_integer(step_tags, DAGSTER_PRIORITY_TAG, whose)
     ours = read_integer(step_tags, PRIORITY_TAG, whose)
     if ours is not None:
         return ours
-    dagsters = read_integer(step_tags, DAGSTER_PRIORITY_TAG, whose)
     return default if dagsters is None else dagsters
 
 

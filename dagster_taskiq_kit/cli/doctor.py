@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..errors import ConfigurationError
 from ..health.findings import Severity, worst
 from ..health.snapshot import read_snapshot
 from .main import broker_options, connect, json_option, open_instance, say
@@ -37,6 +38,8 @@ def _code_servers_log_to_stderr() -> Generator[None, None, None]:
 )  # fmt: skip
 def doctor(workspaces: tuple[str, ...], as_json: bool, migrate: str | None, **broker: Any) -> None:
     """Examine this installation; exit code 2 when something is an ERROR. Changes nothing."""
+    if migrate is not None and as_json:
+        raise ConfigurationError("--migrate prints YAML: say it without --json.", "migrate")
     if migrate is not None:
         from .migrate import migrated
 

@@ -133,21 +133,26 @@ def connect(options: Mapping[str, Any]) -> "Generator[SyncConnection]":
 
 
 def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
-    """Return the deployment that a command's options name.
+    """Return the deployment: a command's options over its file, over the instance's launcher.
 
     Raises:
         ConfigurationError: A bad value, here or in the environment.
     """
-    from ..settings import TaskiqSettings
+    from ..settings import TaskiqSettings, laid_over
+    from .settings_file import read_instance_settings, read_settings_file
 
     found = given(options)
     path = found.pop("config_yaml", None)
     in_file: Mapping[str, Any] = {}
     if path is not None:
-        from .settings_file import read_settings_file
-
-        in_file = read_settings_file(path)
-    return TaskiqSettings.resolve({**in_file, **found}, where=path or "options")
+        translated = read_settings_file(path)
+        in_file = translated.settings
+        for note in translated.notes:
+            click.echo(f"{path}: {note}", err=True)
+    said = laid_over(in_file, found)
+    return TaskiqSettings.resolve(
+        laid_over(read_instance_settings(), said), where=path or "options"
+    )
 
 
 def check_queue_option(name: str) -> str:
@@ -161,7 +166,8 @@ def check_queue_option(name: str) -> str:
     try:
         return check_queue_name(name)
     except ValueError as error:
-        raise ConfigurationError(f"Queue: {error}.", "queue") from None
+        several = " Name several by several -q." if "," in name else ""
+        raise ConfigurationError(f"Queue: {error}.{several}", "queue") from None
 
 
 @contextlib.contextmanager

@@ -1,33 +1,40 @@
 """``dagster-taskiq doctor --migrate``: dagster-celery's YAML, written anew for the kit.
 
-Invariant: nothing is written to disk, and a password that stands in the file is not printed.
+Invariant: nothing is written to disk, and no password that stands in the file is printed. What the
+file says of other things stays what it is.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..celery_config import CELERY_FIELDS, translate
+from ..celery_config import CELERY_FIELDS, OLD_DEFAULT_QUEUE, translate
 from ..errors import ConfigurationError, without_password
+from .settings_file import block, execution_config, read_yaml
 
 _URL = {"env": "DAGSTER_TASKIQ_URL"}
+_HIDDEN = "***"
+_SECRETS = ("password", "secret", "token")
+
+#: Blocks by which a dagster.yaml is known.
+_OF_INSTANCES = {
+    "storage", "run_storage", "event_log_storage", "schedule_storage", "run_launcher",
+    "run_coordinator", "compute_logs", "run_monitoring", "telemetry", "local_artifact_storage",
+    "code_servers", "concurrency", "retention", "schedules", "sensors",
+}  # fmt: skip
 
 #: What the kit needs of an instance, and why; the shipped dagster.yaml says more.
-_INSTANCE: Mapping[str, tuple[str, Any]] = {
-    "run_monitoring": (
-        "Resumes runs whose worker died. A run that waits in a queue is not stuck: hence the year.",
-        {
-            "enabled": True, "start_timeout_seconds": 31_536_000, "max_resume_run_attempts": 3,
-            "free_slots_after_run_end_seconds": 300, "poll_interval_seconds": 30,
-        },
-    ),
-    "run_retries": (
-        "For runs on executors that cannot resume; nothing is retried that does not ask for it.",
-        {"enabled": True, "max_retries": 0},
-    ),
+_RUN_MONITORING = {
+    "enabled": True, "start_timeout_seconds": 31_536_000, "max_resume_run_attempts": 3,
+    "free_slots_after_run_end_seconds": 300, "poll_interval_seconds": 30,
 }  # fmt: skip
+_WHY_MONITORING = (
+    "# Resumes runs whose worker died. A run that waits in a queue is not stuck: hence the year."
+)
+_WHY_RETRIES = (
+    "# For runs on executors that cannot resume; nothing is retried that does not ask for it."
+)
 
 
 def migrated(path: str) -> str:
@@ -36,44 +43,55 @@ def migrated(path: str) -> str:
     Raises:
         ConfigurationError: It cannot be read, or nothing of dagster-celery is in it.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"The file {path!r} cannot be read: {error}.", path) from None
-    if isinstance(content, Mapping) and "run_launcher" in content:
-        return "\n".join(_instance(content))
-    if isinstance(content, Mapping) and "execution" in content:
-        execution = content["execution"] or {}
-        config = (execution.get("celery", execution) or {}).get("config") or {}
-        return "\n".join([
-            "# For `dagster-taskiq worker start -y FILE`, and for launcher and executor.",
-            *_settings(config, indent=""),
-        ])  # fmt: skip
-    raise ConfigurationError(
-        f"In {path!r} there is no run_launcher and no execution block: name the dagster.yaml "
-        "or the worker's YAML of your dagster-celery.", path,
-    )  # fmt: skip
+    content = read_yaml(path)
+    if _OF_INSTANCES & set(content):
+        lines = _instance(content, path)
+    elif set(content) == {"execution"}:
+        lines = [
+            "# For `dagster-taskiq worker start -y FILE`, and for the run_launcher block.",
+            *_settings(execution_config(content, path), indent=""),
+        ]
+    elif "execution" in content:
+        rest = {name: value for name, value in content.items() if name != "execution"}
+        config = _settings(execution_config(content, path), indent="    ")
+        lines = ["execution:", "  config:", *config, *_dumped(rest)]
+    else:
+        raise ConfigurationError(
+            f"In {path!r} there is no block of a dagster.yaml and no execution block: name the "
+            "dagster.yaml, the worker's YAML or a run's config of your dagster-celery.", path,
+        )  # fmt: skip
+    if any(_HIDDEN in line for line in lines):
+        lines = [f"# Passwords are not printed: put yours back for {_HIDDEN}.", *lines]
+    return "\n".join(["# The comments of the old file are not carried over.", *lines])
 
 
-def _instance(content: Mapping[str, Any]) -> Sequence[str]:
+def _instance(content: Mapping[str, Any], path: str) -> Sequence[str]:
     lines = []
-    for name, block in content.items():
+    for name, value in content.items():
         if name == "run_launcher":
+            launcher = block(content, name, path)
             lines += [
                 "run_launcher:",
-                f"  # was {block.get('module')}.{block.get('class')}",
+                f"  # was {launcher.get('module')}.{launcher.get('class')}",
                 "  module: dagster_taskiq_kit",
                 "  class: TaskiqRunLauncher",
                 "  config:",
-                *_settings(block.get("config") or {}, indent="    "),
+                *_settings(block(launcher, "config", path), indent="    "),
             ]
-        elif name not in _INSTANCE:
-            lines += _dumped({name: block}, "")
-    for name, (why, block) in _INSTANCE.items():
-        lines += [f"# {why}", *_dumped({name: block}, "")]
-        if content.get(name):
-            lines += [f"# was: {line}" for line in _dumped({name: content[name]}, "")]
-    return lines
+        elif name not in ("run_monitoring", "run_retries"):
+            lines += _dumped({name: value})
+    if "run_launcher" not in content:
+        lines.append(
+            "# Without a run_launcher block runs are launched as before, and taskiq_executor has "
+            "its steps executed by workers. With TaskiqRunLauncher runs wait in queues too."
+        )
+    lines += [_WHY_MONITORING, *_dumped({"run_monitoring": _RUN_MONITORING})]
+    if content.get("run_monitoring"):
+        lines += [
+            f"# was: {line}" for line in _dumped({"run_monitoring": content["run_monitoring"]})
+        ]
+    retries = {"enabled": True, "max_retries": 0, **block(content, "run_retries", path)}
+    return [*lines, _WHY_RETRIES, *_dumped({"run_retries": retries})]
 
 
 def _settings(config: Mapping[str, Any], indent: str) -> Sequence[str]:
@@ -91,17 +109,36 @@ def _settings(config: Mapping[str, Any], indent: str) -> Sequence[str]:
         if config.get(name):
             note = translate({name: True}, where="", tolerant=True).notes[0]
             lines.append(f"# {note}")
-    for name, value in (config.get("config_source") or {}).items():
+    source = config.get("config_source") or {}
+    if not isinstance(source, Mapping):
+        translate({"config_source": source}, where="config_source")
+    for name, value in source.items():
+        # A value that is a variable stays one: it is not what is looked at here.
+        value = 0 if isinstance(value, Mapping) else value  # noqa: PLW2901
         try:
             found = translate({"config_source": {name: value}}, where="", tolerant=True)
         except ConfigurationError as error:
             lines.append("# " + str(error).removeprefix(": "))
             continue
-        kept |= found.settings
+        kept |= {ours: source[name] for ours in found.settings if ours not in kept}
         lines += [f"# {note}" for note in found.notes]
-    return [indent + line for line in [*lines, *_dumped(kept, "")]]
+    if "default_queue" not in kept:
+        lines.append("# The default queue of dagster-celery; without it, it is `default`.")
+        kept["default_queue"] = OLD_DEFAULT_QUEUE
+    return [indent + line for line in [*lines, *_dumped(kept)]]
 
 
-def _dumped(block: Mapping[str, Any], indent: str) -> Sequence[str]:
-    text = yaml.safe_dump(dict(block), sort_keys=False, default_flow_style=False)
-    return [indent + line for line in text.splitlines()]
+def _dumped(content: Mapping[str, Any]) -> Sequence[str]:
+    text = yaml.safe_dump(_without_secrets(content), sort_keys=False, default_flow_style=False)
+    return text.splitlines()
+
+
+def _without_secrets(value: Any, name: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {each: _without_secrets(below, str(each)) for each, below in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(each, name) for each in value]
+    if isinstance(value, str):
+        secret = any(word in name.lower() for word in _SECRETS)
+        return _HIDDEN if secret else without_password(value)
+    return value

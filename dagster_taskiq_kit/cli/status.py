@@ -41,8 +41,13 @@ _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"
     "--watch", "every_s", type=click.FloatRange(min=0.1), help="Print again each SECONDS.",
     metavar="SECONDS",
 )  # fmt: skip
-def status(as_json: bool, dagster: bool | None, every_s: float | None, **broker: Any) -> None:
+@click.option("-A", "--app", hidden=True)
+def status(
+    as_json: bool, dagster: bool | None, every_s: float | None, app: str | None, **broker: Any
+) -> None:
     """Show health, queues, workers and what runs; exit code 2 when a check is an ERROR."""
+    if app is not None:
+        click.echo(f"-A {app} is not needed: the broker itself is asked.", err=True)
     with ExitStack() as stack:
         connection = stack.enter_context(connect(broker))
         instance = None

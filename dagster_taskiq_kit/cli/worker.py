@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,9 @@ _NOT_NEEDED = {
     "-A": "one worker executes runs, steps and your own tasks",
     "-i": "a worker serves the code that -m, -f and -w name",
 }
+
+#: Set for the process that `-d` starts: it is the one that stays.
+_IN_BACKGROUND = "_DAGSTER_TASKIQ_IN_BACKGROUND"
 
 
 @click.group()
@@ -72,7 +76,7 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
 @click.option("--working-directory", help="Where -m and -f are resolved.")
 @click.option(
     "-l", "--loglevel", default="info", show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
 )  # fmt: skip
 @click.option(
     "-d", "--background", is_flag=True, help="Start it and leave it running; says where it logs."
@@ -105,9 +109,6 @@ def start(
         if said is not None:
             click.echo(f"{option} {said} is not needed: {_NOT_NEEDED[option]}.", err=True)
     settings = settings_of(broker)
-    if background:
-        _start_in_background()
-        return
     concurrency = _celery_concurrency(celery_arguments)
     slots = slots if concurrency is None else concurrency
     # Its children, and the user's own code in them, find the same deployment.
@@ -142,6 +143,9 @@ def start(
         connection = SyncConnection(settings)
         check_broker(connection, instance_id(instance))
         connection.close()
+        if background and _IN_BACKGROUND not in os.environ:
+            _start_in_background()
+            return
         # All is checked; now, before anything acts in this process.
         close_connections(instance)
         forked = fork_servers(options.locations)
@@ -170,13 +174,13 @@ def _metrics(settings: TaskiqSettings, host: str, port: int | None) -> Generator
 
 
 def _start_in_background() -> None:
-    """Start this command again as a process of its own session, without ``-d``."""
-    arguments = [each for each in sys.argv[1:] if each not in ("-d", "--background")]
+    """Start this command again, as it was given, as a process of its own session."""
     home = os.environ.get("DAGSTER_HOME")
     log = Path(home or tempfile.gettempdir()) / f"taskiq-worker-{os.getpid()}.log"
     with log.open("ab") as output:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "dagster_taskiq_kit", *arguments],
+            [sys.executable, "-m", "dagster_taskiq_kit", *sys.argv[1:]],
+            env={**os.environ, _IN_BACKGROUND: "1"},
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     click.echo(f"Worker started in the background with pid {worker.pid}; it logs to {log}.")
@@ -189,9 +193,18 @@ def _celery_concurrency(arguments: tuple[str, ...]) -> int | None:
         ConfigurationError: Another one was given.
     """
     found: int | None = None
-    rest = [part for each in arguments for part in each.split("=", 1)]
+    rest = [
+        part
+        for each in arguments
+        for part in ([each[:2], each[2:]] if re.fullmatch(r"-c\d+", each) else each.split("=", 1))
+    ]
     while rest:
         name = rest.pop(0)
+        if name == "--max-memory-per-child":
+            raise ConfigurationError(
+                "--max-memory-per-child is an option of `dagster-taskiq worker start` itself, "
+                "in MiB (Celery counts KiB): say it before the `--`.", name,
+            )  # fmt: skip
         if name not in ("-c", "--concurrency") or not rest or not rest[0].isdigit():
             raise ConfigurationError(
                 f"{name!r} is an argument of Celery's worker and has no meaning here; "

@@ -5,6 +5,7 @@ Invariant: this is the only file that runs user code, and it does so only after 
 its step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
 """
 
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from ..errors import CodeError
 from ..instance_pool import connect_ahead, know_shard
 from ..messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ..prepared_jobs import PreparedJobs
+from ..routing import old_tags_note
 from ..states import Kind, State
 from .place import Place
 from .process import leave
@@ -221,6 +223,8 @@ def _execute_run(
         return State.FAILED, {"reason": sentence}
     wire.send(op="runs", resumable=resumable)
     instance.report_engine_event(str(place), run)
+    if not resumable:
+        _note_old_tags(instance, run)  # else its orchestrator does
     succeeded = seam.execute_run(instance, message, job, resume=resume)
     after = instance.get_run_by_id(run.run_id)
     if after is not None and not after.is_finished and _was_cancelled(instance, run.run_id):
@@ -228,6 +232,17 @@ def _execute_run(
         instance.report_run_canceled(after)
         return State.CANCELLED, {"reason": "The run was cancelled in the moment it began."}
     return (State.SUCCEEDED if succeeded else State.FAILED), {}
+
+
+def _note_old_tags(instance: dg.DagsterInstance, run: seam.DagsterRun) -> None:
+    note = old_tags_note(run.tags)
+    if note is not None:
+        instance.handle_new_event(
+            dg.EventLogEntry(
+                error_info=None, level=logging.WARNING, user_message=note, run_id=run.run_id,
+                timestamp=time.time(), job_name=run.job_name,
+            )
+        )  # fmt: skip
 
 
 def _was_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:

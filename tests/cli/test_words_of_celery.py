@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -68,7 +69,9 @@ def test_each_form_of_the_old_yaml_starts_a_worker(live, tmp_path, form):
         ready=" is ready", OLD_BROKER=url, **variables,
     ):  # fmt: skip
         (card,) = live.cli("worker", "show", "w", "--json").data
-        assert card["queues"] == ["old" if form.startswith("whole") else "default"]
+        # Where the old configuration names the broker, the default queue is the old one.
+        queues = {"empty": "default", "partial": "dagster", "whole": "old"}
+        assert card["queues"] == [queues[form.removesuffix("_legacy")]]
 
 
 def test_a_password_is_printed_nowhere_and_written_nowhere(make_fleet, tmp_path):
@@ -206,10 +209,9 @@ def test_an_old_dagster_yaml_is_printed_for_this_kit(cli, tmp_path):
     assert new["storage"] == {"postgres": {"postgres_url": {"env": "PG"}}}
     assert new["run_monitoring"]["max_resume_run_attempts"] == 3
     assert "say --slots" in said
-    assert "neither" not in cli("doctor", "--migrate", str(old))
     other = tmp_path / "other.yaml"
     other.write_text("a: 1")
-    assert "no run_launcher and no execution block" in cli(
+    assert "no block of a dagster.yaml and no execution block" in cli(
         "doctor", "--migrate", str(other), code=1
     )
 
@@ -244,3 +246,141 @@ def test_the_list_of_all_commands_says_what_each_says_of_itself():
     for name in main.list_commands(click.Context(main)):
         help_text = main.get_command(click.Context(main), name).help
         assert help_text.startswith(listed[name].split(";")[0].rstrip(".")), name
+
+
+def test_what_an_instance_says_of_other_things_stays_and_no_password_is_printed(cli, tmp_path):
+    old = tmp_path / "dagster.yaml"
+    old.write_text(
+        yaml.safe_dump(
+            {
+                "storage": {"postgres": {"postgres_db": {"username": "u", "password": SECRET}}},
+                "run_retries": {"enabled": True, "max_retries": 3},
+                "telemetry": {"enabled": False},
+                "run_launcher": {
+                    "module": "dagster_celery", "class": "CeleryRunLauncher",
+                    "config": {
+                        "broker": f"redis://:p@{SECRET}@host/0",
+                        "config_source": {"task_default_priority": {"env": "P"}},
+                    },
+                },
+            }
+        )
+    )  # fmt: skip
+    said = cli("doctor", "--migrate", str(old))
+    assert SECRET not in said
+    assert "Passwords are not printed: put yours back" in said
+    new = yaml.safe_load(said)
+    assert new["run_retries"] == {"enabled": True, "max_retries": 3}
+    assert new["telemetry"] == {"enabled": False}
+    assert new["run_launcher"]["config"]["default_queue"] == "dagster"
+    assert new["run_launcher"]["config"]["default_priority"] == {"env": "P"}
+
+
+def test_an_instance_without_a_launcher_and_a_runs_config_are_migrated_too(cli, tmp_path):
+    old = tmp_path / "dagster.yaml"
+    old.write_text("storage: {sqlite: {base_dir: here}}")
+    said = cli("doctor", "--migrate", str(old))
+    assert yaml.safe_load(said)["storage"] == {"sqlite": {"base_dir": "here"}}
+    assert "Without a run_launcher block" in said
+    old.write_text(
+        yaml.safe_dump(
+            {
+                "execution": {"config": {"broker": {"env": "B"}, "retries": {"disabled": {}}}},
+                "ops": {"load": {"config": {"rows": 3}}},
+            }
+        )
+    )
+    new = yaml.safe_load(cli("doctor", "--migrate", str(old)))
+    assert new["ops"] == {"load": {"config": {"rows": 3}}}
+    assert new["execution"]["config"]["url"] == {"env": "B"}
+    assert new["execution"]["config"]["retries"] == {"disabled": {}}
+    assert "say it without --json" in cli("doctor", "--migrate", str(old), "--json", code=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("execution: redis://x", "'execution' must hold settings by name"),
+        ("execution: {config: [1]}", "'config' must hold settings by name"),
+        ("execution: {config: {config_source: abc}}", "config_source"),
+        ("execution: {celery: 7}", "'celery' must hold settings by name"),
+        ("run_launcher: 7", "'run_launcher' must hold settings by name"),
+    ],
+)
+def test_a_file_of_the_wrong_shape_is_one_sentence(cli, tmp_path, content, words):
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    assert words in cli("doctor", "--migrate", str(file), code=1)
+    if content.startswith("execution"):
+        assert words in cli("queue", "list", "-y", str(file), code=1)
+
+
+def test_what_is_not_needed_any_more_is_said_by_the_command_that_reads_it(cli, tmp_path):
+    file = tmp_path / "old.yaml"
+    source = {"worker_prefetch_multiplier": 1}
+    config = {"backend": "rpc://", "include": ["m"], "config_source": source}
+    file.write_text(yaml.safe_dump({"execution": {"config": config}}))
+    said = cli("queue", "list", "-y", str(file))
+    for name in ("backend", "include", "config_source.worker_prefetch_multiplier"):
+        assert f"{name} is not needed: " in said
+
+
+def test_flags_as_fingers_know_them(cli, tmp_path):
+    assert "-A dagster_celery.app is not needed" in cli(
+        "status", "-A", "dagster_celery.app", code=2
+    )
+    home = {"DAGSTER_HOME": str(tmp_path)}
+    said = cli("worker", "start", "-q", "a,b", code=1, **home)
+    assert "Name several by several -q." in said
+    said = cli("worker", "start", "--", "--max-memory-per-child", "200000", code=1, **home)
+    assert "in MiB (Celery counts KiB)" in said
+
+
+def test_flags_in_one_word_start_one_worker_in_the_background(live):
+    _ = live.fleet.instance.run_storage
+    said = live.cli("worker", "start", "-dn", "bundled", "-f", str(CODE), "--", "-c3").out
+    log = Path(said.rpartition("it logs to ")[2].strip().rstrip("."))
+    alive = lambda: list(live.fleet.snapshot().live_workers)  # noqa: E731
+    live.fleet.wait_for(lambda: bool(alive()), "it to be ready", log.read_text)
+    (worker,) = alive()
+    assert (worker.card.name, worker.card.slots) == ("bundled", 3)
+    assert len(list(live.fleet.home.glob("taskiq-worker-*.log"))) == 1
+    live.cli("worker", "terminate", "bundled")
+    live.fleet.wait_for(lambda: not alive(), "it to end", log.read_text)
+
+
+@pytest.mark.parametrize("arguments", [["-q", "a b"], ["--", "--uid", "7"], ["-f", "/nowhere.py"]])
+def test_nothing_is_started_in_the_background_that_would_end_at_once(live, arguments):
+    said = live.cli("worker", "start", "-d", *arguments, code=1)
+    assert "Error: " in said.err
+    assert "in the background" not in said.out
+    assert (
+        "DAGSTER_HOME is not set" in live.cli("worker", "start", "-d", code=1, DAGSTER_HOME="").err
+    )
+
+
+def test_workers_and_commands_follow_the_launchers_block(make_fleet, monkeypatch):
+    """As executors do: a team that says it there says it once."""
+    with make_fleet() as fleet:
+        monkeypatch.setenv("THE_BROKER", fleet.settings.url)
+        config = {
+            "url": {"env": "THE_BROKER"}, "namespace": fleet.settings.namespace,
+            "queue_template": "of-{code_location}", "lease_s": {"env": "THE_LEASE"},
+            "retries": {"disabled": {}},
+        }  # fmt: skip
+        home = fleet.home / "dagster.yaml"
+        content = yaml.safe_load(home.read_text())
+        content["run_launcher"]["config"] = config
+        home.write_text(yaml.safe_dump(content))
+        monkeypatch.setenv("THE_LEASE", "21")
+        for name in ("DAGSTER_TASKIQ_URL", "DAGSTER_TASKIQ_NAMESPACE"):
+            fleet.environment.pop(name)
+        fleet.environment |= {"THE_BROKER": fleet.settings.url, "THE_LEASE": "21"}
+        with open_live(fleet) as live:
+            live.start_worker()
+            (card,) = live.cli("worker", "list", "--json").data
+            assert card["queues"] == ["of-cli_jobs.py"]
+            run_id = live.launch("quick")
+            assert fleet.wait_for_run(run_id).status.value == "SUCCESS"
+            lease = live.cli("worker", "list", "--json").data[0]["lease_left_s"]
+            assert 15 < lease <= 21

@@ -2,7 +2,10 @@
 
 import ast
 import contextlib
+import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -10,12 +13,14 @@ import pytest
 import yaml
 
 from dagster_taskiq_kit.messages import run_task_id
+from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
 
 from .conftest import Live, open_live
+from .test_upstream_control import TEN_TO_ZERO
 
 CODE = Path(__file__).parent / "code" / "control_jobs.py"
 ROOT = Path(__file__).parents[2]
-SUCCESS = dg.DagsterRunStatus.SUCCESS
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 
 @pytest.fixture
@@ -100,11 +105,85 @@ def test_an_old_dagster_yaml_needs_its_module_changed_only(open_fleet, broker_ur
     live = open_fleet(launcher=old)
     written = yaml.safe_load((live.fleet.home / "dagster.yaml").read_text())
     assert written["run_launcher"]["config"]["broker"] == {"env": "THE_BROKER"}
-    live.start_worker(queues=["from-launcher"])
+    live.start_worker(environment={"DAGSTER_TASKIQ_URL": ""})
+    (card,) = [worker.card for worker in live.fleet.snapshot().live_workers]
+    assert list(card.queues) == ["from-launcher"]
     run, _, said = live.run("subset_job")
     assert run.status is SUCCESS
     assert "Queued the run on queue 'from-launcher' with priority 7" in said
     assert "Queued step \"emits\" on queue 'from-launcher' with priority 7" in said
+
+
+def test_what_an_executor_does_not_say_it_takes_from_the_launchers_block(open_fleet):
+    """Its limits too; and a limit lets the more urgent steps begin, by any of the tags."""
+    limits = {"max_concurrent": 1, "retries": {"disabled": {}}}
+    live = open_fleet(launcher={**OUR_LAUNCHER, "config": limits})
+    live.start_worker(slots=3)
+    run_id = live.launch("simple_priority_job")
+    assert live.ended(run_id)[0].status is SUCCESS
+    assert live.order(run_id) == TEN_TO_ZERO
+    run, counts, _ = live.run("retried_job")
+    assert run.status is FAILURE
+    assert counts["STEP_UP_FOR_RETRY"] == 0
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        ("late_bad_tag_job", "Tag 'dagster-celery/priority' of step 'takes' is 'soon'"),
+        ("words_as_priority_job", "Tag 'dagster/priority' of step 'emits' is 'high'"),
+    ],
+)
+def test_a_bad_tag_is_told_by_the_name_it_has_before_the_first_step_begins(
+    open_fleet, job, sentence
+):
+    live = open_fleet()
+    live.start_worker()
+    run, counts, _ = live.run(job)
+    assert run.status is FAILURE
+    assert counts["STEP_START"] == 0
+    failed = {dg.DagsterEventType.RUN_FAILURE}
+    (entry,) = live.fleet.instance.all_logs(run.run_id, of_type=failed)
+    assert (
+        f"{sentence}: it must be an integer" in entry.dagster_event.job_failure_data.error.message
+    )
+
+
+@pytest.mark.parametrize("job", ["low_job", "multiqueue_job"])
+def test_old_tags_are_one_warning_a_run_whatever_executes_it(open_fleet, job):
+    live = open_fleet()
+    live.start_worker(queues=["default", "fooqueue"])
+    run, _, _ = live.run(job)
+    entries = live.fleet.instance.all_logs(run.run_id)
+    (note,) = [entry for entry in entries if "Tags of dagster-celery" in entry.user_message]
+    assert note.level == logging.WARNING
+
+
+def test_what_a_launchers_block_says_that_is_not_needed_is_said_in_the_log(open_fleet, tmp_path):
+    live = open_fleet()
+    live.start_worker()
+    file = tmp_path / "run.yaml"
+    source = {"worker_prefetch_multiplier": 1}
+    file.write_text(yaml.safe_dump({"execution": {"config": {"config_source": source}}}))
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "launch",
+        "-f",
+        str(CODE),
+        "-j",
+        "subset_job",
+    ]
+    done = subprocess.run(
+        [*command, "-c", str(file)], env=live.fleet.environment,
+        capture_output=True, text=True, check=False, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = live.fleet.instance.get_runs()
+    _, _, said = live.ended(run.run_id)
+    assert said.count("config_source.worker_prefetch_multiplier is not needed: ") == 1
 
 
 def test_each_test_of_dagster_celery_is_named_by_one_of_ours():

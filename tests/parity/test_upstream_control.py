@@ -114,6 +114,27 @@ def test_a_run_whose_process_leaves_is_failed_by_run_monitoring(make_fleet):
         assert "exit code 1" in said
 
 
+def test_a_run_on_the_old_executor_is_resumed_when_its_worker_is_killed(make_fleet):
+    """Upstream never tests it: there, resume raises."""
+    short = {"lease_s": 3, "renew_s": 1, "witness_s": 1}
+    with make_fleet(config=MONITORING, settings=short) as fleet, open_live(fleet, CODE) as live:
+        orchestrating = live.start_worker(slots=0)
+        live.start_worker(slots=1, run_slots=0)
+        run_id = live.launch("simple_priority_job")
+        live.wait_for(run_id, "STEP_SUCCESS")
+        orchestrating.kill()
+        live.start_worker(slots=0)
+
+        def resumed() -> bool:
+            assert live.monitor() == []
+            return fleet.instance.count_resume_run_attempts(run_id) == 1
+
+        fleet.wait_for(resumed, "a resume", lambda: "\n".join(fleet.said(run_id)))
+        run, counts, _ = live.ended(run_id)
+        assert run.status is STATUS.SUCCESS
+        assert counts["STEP_START"] == counts["STEP_SUCCESS"] == len(TEN_TO_ZERO)
+
+
 def test_a_run_that_is_terminated_is_canceled(live: Live):
     """Upstream: test_terminated_run, which pins FAILURE."""
     live.start_worker()

@@ -102,9 +102,31 @@ def sleepy_job() -> None:
     sleeps_for_ever()
 
 
+@dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+def fails_once(context: dg.OpExecutionContext) -> None:
+    if context.retry_number == 0:
+        raise RuntimeError("the first time")
+
+
+@dg.job(executor_def=celery_executor)
+def retried_job() -> None:
+    fails_once()
+
+
+@dg.job(executor_def=celery_executor)
+def late_bad_tag_job() -> None:
+    takes.tag({"dagster-celery/priority": "soon"})(emits())
+
+
+@dg.job(executor_def=celery_executor)
+def words_as_priority_job() -> None:
+    emits.tag({"dagster/priority": "high", "dagster-celery/priority": "3"})()
+
+
 defs = dg.Definitions(
     jobs=[
         subset_job, interrupt_job, simple_priority_job, low_job, hi_job, multiqueue_job,
-        engine_error, crashy_run_job, sleepy_job,
+        engine_error, crashy_run_job, sleepy_job, retried_job, late_bad_tag_job,
+        words_as_priority_job,
     ]
 )  # fmt: skip
