@@ -5,6 +5,8 @@ What changed is the import line, and nothing below it. It was:
     from dagster_celery import celery_executor
 """
 
+import time
+
 import dagster as dg
 
 from dagster_taskiq_kit.celery_compat import celery_executor
@@ -53,4 +55,16 @@ def failing_job() -> None:
     fails_in_long_queue(numbers())
 
 
-defs = dg.Definitions(jobs=[short_job, failing_job])
+@dg.op
+def takes_long(numbers: list[int]) -> int:
+    time.sleep(2)
+    return max(numbers)
+
+
+# dagster-celery's launcher and executor do not work together: what is launched runs in one process.
+@dg.job(executor_def=dg.in_process_executor, tags={"dagster-celery/queue": "long-queue"})
+def long_job() -> None:
+    takes_long(numbers())
+
+
+defs = dg.Definitions(jobs=[short_job, failing_job, long_job])

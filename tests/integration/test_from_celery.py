@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from dagster_taskiq_kit.process_group import ProcessGroup
 
@@ -70,12 +71,18 @@ class Project:
         )
 
     def execute(self, job: str) -> dg.DagsterRun:
+        return self._do("execute", job, "-c", str(self._folder / "run.yaml"))
+
+    def launch(self, job: str) -> dg.DagsterRun:
+        return self.fleet.wait_for_run(self._do("launch", job).run_id)
+
+    def _do(self, verb: str, job: str, *arguments: str) -> dg.DagsterRun:
         before = {run.run_id for run in self.fleet.instance.get_runs()}
-        command = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(self._code)]
-        command += ["-j", job, "-c", str(self._folder / "run.yaml")]
+        command = [sys.executable, "-m", "dagster", "job", verb, "-f", str(self._code), "-j", job]
         done = subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=False, timeout=150
-        )
+            [*command, *arguments], env=self._environment, capture_output=True, text=True,
+            check=False, timeout=150,
+        )  # fmt: skip
         runs = [run for run in self.fleet.instance.get_runs() if run.run_id not in before]
         assert len(runs) == 1, done.stdout + done.stderr
         return runs[0]
@@ -124,6 +131,25 @@ def test_a_project_of_dagster_celery_runs_with_its_import_line_changed_only(proj
     before, after = (project.execute("failing_job") for project in projects)
     assert before.status is after.status is dg.DagsterRunStatus.FAILURE
     assert taskiq.log_shape(after) == celery.log_shape(before)
+
+
+def test_its_launchers_block_needs_its_module_changed_only(make_fleet, tmp_path, monkeypatch):
+    block = yaml.safe_load((EXAMPLE / "dagster.yaml").read_text())["run_launcher"]
+    assert block["module"] == "dagster_taskiq_kit.celery_compat"
+    with (
+        make_fleet("postgres", launcher={**block, "module": "dagster_celery.launcher"}) as old,
+        make_fleet("postgres", launcher=block) as new,
+        ProcessGroup() as group,
+    ):
+        monkeypatch.setenv("EXAMPLE_BROKER", new.settings.url)
+        celery = Project(old, tmp_path / "celery", "celery", group)
+        taskiq = Project(new, tmp_path / "taskiq", "taskiq", group)
+        before, after = (project.launch("long_job") for project in (celery, taskiq))
+        assert before.status is after.status is dg.DagsterRunStatus.SUCCESS
+        assert taskiq.log_shape(after) == celery.log_shape(before)
+        expected = {"numbers": [3, 1, 2], "takes_long": 3}
+        assert taskiq.outputs(after) == celery.outputs(before) == expected
+        assert any("on queue 'long-queue'" in line for line in new.said(after.run_id))
 
 
 def test_both_fleets_serve_one_instance_job_by_job_and_back(make_fleet, tmp_path):

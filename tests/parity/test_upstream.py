@@ -58,8 +58,8 @@ def test_ten_steps_at_once(live):
 def test_nested_graphs(live):
     """Upstream: test_execute_composite_job_on_celery, test_execute_eagerly_composite_job_on_celery."""
     run, counts, _ = live.run("composite_job")
-    assert counts["STEP_SUCCESS"] == 9
-    assert live.output(run, "add_four.add_two.add_one") is not None
+    assert counts["STEP_SUCCESS"] == 16
+    assert live.output(run, "add_eight.add_four.add_two.add_one") == 16
 
 
 def test_optional_outputs(live):

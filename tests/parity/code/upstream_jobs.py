@@ -102,9 +102,14 @@ def add_four(number):
     return add_two(add_two.alias("again")(number))
 
 
+@dg.graph
+def add_eight(number):
+    return add_four(add_four.alias("again")(number))
+
+
 @dg.job(executor_def=celery_executor)
 def composite_job() -> None:
-    add_four(add_four.alias("again")(simple()))
+    add_eight(add_four(add_two(add_one(simple()))))
 
 
 @dg.job(executor_def=celery_executor)
