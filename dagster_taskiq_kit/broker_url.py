@@ -23,10 +23,8 @@ from .errors import without_password
 _SCHEMES = ("redis", "rediss", "unix")
 _GROUPED = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _CERTIFICATES = ("none", "optional", "required")
-_NUMBERS = (
-    "db", "health_check_interval", "max_connections", "socket_connect_timeout", "socket_timeout",
-    "timeout",
-)  # fmt: skip
+_INTEGERS = ("db", "health_check_interval", "max_connections")
+_SECONDS = ("socket_connect_timeout", "socket_timeout", "timeout")
 _PORTS = {"sentinel": 26379, "cluster": 6379}
 
 
@@ -74,7 +72,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
         _ = parts.port if parts.scheme in _SCHEMES else None
     except ValueError as error:
         raise _refusal(url) from error
-    if ";" in parts.netloc + parts.path:
+    if ";" in parts.netloc.rpartition("@")[2] + parts.path:
         raise _refusal(url, " (one url only: for several servers name their Sentinels)")
     _check_options(url, parts.query)
     if parts.scheme in _GROUPED:
@@ -89,8 +87,10 @@ def _check_options(url: str, query: str) -> None:
     for name, value in parse_qsl(query):
         if name == "ssl_cert_reqs" and value not in _CERTIFICATES:
             raise _refusal(url, f" (ssl_cert_reqs must be one of {', '.join(_CERTIFICATES)})")
-        if name in _NUMBERS and not value.replace(".", "", 1).isdigit():
-            raise _refusal(url, f" ({name} must be a number)")
+        if name in _INTEGERS and not value.isdigit():
+            raise _refusal(url, f" ({name} must be a whole number)")
+        if name in _SECONDS and not value.replace(".", "", 1).isdigit():
+            raise _refusal(url, f" ({name} must be a number of seconds)")
 
 
 def _grouped(url: str, parts: SplitResult) -> BrokerUrl:

@@ -4,7 +4,6 @@ Invariant: nothing lives here but names and the fields that dagster-celery's con
 behaviour is that of ``taskiq_executor`` and ``TaskiqRunLauncher``.
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,8 +15,6 @@ from .dagster_config import celery_fields
 from .executor import TaskiqExecutor, executor_fields, make_executor
 from .launcher import TaskiqRunLauncher
 from .tags import CELERY_ALIASES, PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
-
-logger = logging.getLogger(__name__)
 
 DAGSTER_CELERY_STEP_PRIORITY_TAG = CELERY_ALIASES[PRIORITY_TAG]
 DAGSTER_CELERY_RUN_PRIORITY_TAG = CELERY_ALIASES[RUN_PRIORITY_TAG]
@@ -61,8 +58,4 @@ class CeleryRunLauncher(TaskiqRunLauncher):
         ConfigurationError: A field cannot work here; says what to do instead.
     """
 
-    def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
-        found = translate(config, where="config of CeleryRunLauncher", tolerant=True)
-        for note in found.notes:
-            logger.info("config of CeleryRunLauncher: %s", note)
-        super().__init__(inst_data, **found.settings)
+    _tolerant = True

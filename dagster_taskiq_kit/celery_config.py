@@ -65,10 +65,12 @@ class Translated:
     Args:
         settings: Settings by name.
         notes: What it said that is not needed any more, and why.
+        fallback: What it implies where nobody says otherwise.
     """
 
     settings: Mapping[str, Any]
-    notes: Sequence[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
+    fallback: Mapping[str, Any] = field(default_factory=dict)
 
 
 def translate(config: Mapping[str, Any], *, where: str, tolerant: bool = False) -> Translated:
@@ -99,15 +101,15 @@ def translate(config: Mapping[str, Any], *, where: str, tolerant: bool = False) 
             notes.append(f"{name} is not needed: {why}.")
     found = _source(config.get("config_source") or {}, where)
     settings = {**found.settings, **settings}
-    if broker and tolerant:
-        settings.setdefault("default_queue", OLD_DEFAULT_QUEUE)
-    return Translated(settings, [*notes, *found.notes])
+    fallback = {"default_queue": OLD_DEFAULT_QUEUE} if broker and tolerant else {}
+    return Translated(settings, [*notes, *found.notes], fallback)
 
 
 def _source(source: Any, where: str) -> Translated:
     """Translate ``config_source``, which holds settings of Celery."""
     if not isinstance(source, Mapping):
-        raise _refused(where, f"config_source {source!r}", "it must hold settings by name")
+        said = without_password(repr(source))
+        raise _refused(where, f"config_source {said}", "it must hold settings by name")
     settings, notes = dict[str, Any](), list[str]()
     for name, value in source.items():
         if name in _SETTINGS:
@@ -124,13 +126,13 @@ def resolved(value: Any, where: str) -> Any:
     """Return a value with each ``{env: X}`` in it replaced by what the variable says.
 
     Raises:
-        ConfigurationError: It is not set.
+        ConfigurationError: It is not set, or empty.
     """
     if not isinstance(value, Mapping):
         return [resolved(each, where) for each in value] if isinstance(value, list) else value
     if set(value) == {"env"}:
         name = str(value["env"])
-        if name not in os.environ:
+        if not os.environ.get(name):
             raise ConfigurationError(
                 f"{where}: the variable {name} is not set in the environment.", name
             )

@@ -1,6 +1,7 @@
 """The Dagster face of the settings: the same fields, as a config schema for executor and launcher.
 
-Invariant: a field exists once, in ``settings.py``; its description and default come from there.
+Invariant: a setting exists once, in ``settings.py``; its description and default come from there.
+Beside them stand what limits a run's steps, and what dagster-celery's configuration had.
 """
 
 import os
@@ -11,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from . import dagster_seam as seam
-from .settings import ENV_PREFIX, QueueObjective, TaskiqSettings
+from .settings import ENV_PREFIX, LIMITS, QueueObjective, TaskiqSettings
 
 
 class _FloatSource(dg.ScalarUnion):
@@ -101,7 +102,7 @@ def limit_fields() -> dict[str, dg.Field]:
         "max_concurrent": dg.Field(
             dg.Noneable(dg.IntSource),
             is_required=False,
-            description="Steps of one run at once; no limit when it is not set.",
+            description="Steps of one run at once; null for no limit (default).",
         ),
         "tag_concurrency_limits": seam.get_tag_concurrency_limits_config(),
         "step_dependency_config": seam.get_step_dependency_config_field(),
@@ -116,7 +117,7 @@ def limit_fields() -> dict[str, dg.Field]:
 
 def given_limits(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return those entries of a config that are of :func:`limit_fields` and were given."""
-    return {name: config[name] for name in limit_fields() if config.get(name) is not None}
+    return {name: config[name] for name in LIMITS if name in config}
 
 
 def given_settings(config: Mapping[str, Any]) -> dict[str, Any]:

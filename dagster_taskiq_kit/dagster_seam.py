@@ -593,7 +593,7 @@ def _planned_once(find_plan: FindPlan) -> Generator[None, None, None]:
 # ---- bodies of children: Dagster's own, on our own code
 
 
-#: Where ``taskiq_executor`` is made; a ``.configured()`` copy is made there too.
+#: Where ``taskiq_executor`` and its old name are made; a ``.configured()`` copy is made there too.
 _RESUMING_EXECUTORS = ("dagster_taskiq_kit.executor", "dagster_taskiq_kit.celery_compat")
 
 

@@ -21,7 +21,7 @@ from .embedded import free_port, start_embedded
 from .errors import ConfigurationError, TaskiqKitError
 from .health.snapshot import read_snapshot
 from .process_group import ProcessGroup, wait_until
-from .settings import TaskiqSettings
+from .settings_file import deployment
 
 _WORKERS_WITHIN_S = 120.0
 _UI_WITHIN_S = 120.0
@@ -100,19 +100,19 @@ class DevStack:
         shipped = Path("dagster.yaml")
         if shipped.is_file() and shipped.resolve() != (home / "dagster.yaml").resolve():
             shutil.copyfile(shipped, home / "dagster.yaml")
-        self.environment["DAGSTER_HOME"] = str(home)
+        self.environment["DAGSTER_HOME"] = os.environ["DAGSTER_HOME"] = str(home)
         # The Dagster of this environment, also when nobody activated it.
         self.environment["PATH"] = os.pathsep.join(
             [str(Path(sys.executable).parent), self.environment.get("PATH", "")]
         )
 
     def _start_broker(self) -> None:
-        settings = TaskiqSettings.resolve()
-        url = settings.url or start_embedded(
-            self._group, self._options.home.resolve() / "taskiq" / "broker"
-        )
-        self.environment["DAGSTER_TASKIQ_URL"] = url
-        self.settings = TaskiqSettings.resolve({"url": url})
+        self.settings, _ = deployment({})
+        if self.settings.url is None:
+            folder = self._options.home.resolve() / "taskiq" / "broker"
+            os.environ["DAGSTER_TASKIQ_URL"] = start_embedded(self._group, folder)
+            self.settings, _ = deployment({})
+        self.environment["DAGSTER_TASKIQ_URL"] = self.settings.require_url()
 
     def _create_instance(self) -> None:
         """Create the instance's storage first: two workers at once would trip over each other."""

@@ -76,7 +76,7 @@ def executor_fields() -> dict[str, dg.Field]:
 
 
 def resolve_executor_settings(
-    config: Mapping[str, Any], instance: dg.DagsterInstance
+    translated: Translated, instance: dg.DagsterInstance
 ) -> TaskiqSettings:
     """Return the settings of a run: its executor's config over those of the instance's launcher.
 
@@ -84,9 +84,13 @@ def resolve_executor_settings(
         ConfigurationError: A value can never work.
     """
     launcher = instance.run_launcher
-    inherited = launcher.explicit_settings if isinstance(launcher, TaskiqRunLauncher) else {}
+    ours = isinstance(launcher, TaskiqRunLauncher)
+    inherited = launcher.explicit_settings if ours else {}
+    fallback = launcher.fallback_settings if ours else {}
     return TaskiqSettings.resolve(
-        laid_over(inherited, given_settings(config)), where="config of taskiq_executor"
+        laid_over(inherited, given_settings(translated.settings)),
+        where="config of taskiq_executor",
+        fallback={**fallback, **translated.fallback},
     )
 
 
@@ -102,7 +106,7 @@ def make_executor(translated: Translated, instance: dg.DagsterInstance) -> Taski
     retries = seam.RetryMode.from_config(limits.get("retries") or {"enabled": {}})
     assert retries is not None  # the schema lets no empty selector through
     return TaskiqExecutor(
-        resolve_executor_settings(translated.settings, instance),
+        resolve_executor_settings(translated, instance),
         Limits(
             retries=retries,
             max_concurrent=limits.get("max_concurrent"),

@@ -1,8 +1,8 @@
 """An instance's database connections: kept from one statement to the next, and never for long.
 
 Invariant: no pooled connection is open when a process of ours forks, and none is held while user
-code runs for an hour. Storages show their engine under a private name only; it is touched here
-alone.
+code runs for an hour. Storages show their engine under a private name only; how it connects is
+changed here alone.
 """
 
 import contextlib

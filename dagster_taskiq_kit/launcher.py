@@ -6,6 +6,7 @@ verdict. Nothing here needs a worker to answer.
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -32,8 +33,10 @@ from .inline_runs import InlineRuns, launched_inline
 from .instance_pool import instance_id
 from .messages import run_task_id
 from .run_submission import RunSubmission
-from .settings import TaskiqSettings
+from .settings import LIMITS, TaskiqSettings
 from .states import OWNED, State
+
+logger = logging.getLogger(__name__)
 
 #: Dagster's daemon checks runs one after another: it must not wait for an absent broker each time.
 _HEALTH_GIVE_UP_S = 1.0
@@ -70,13 +73,21 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         ConfigurationError: A setting can never work.
     """
 
+    #: Whether the configuration may be as dagster-celery's was.
+    _tolerant = False
+
     def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
         self._inst_data = inst_data
-        config = dict(translate(config, where="config of TaskiqRunLauncher").settings)
+        where = f"config of {type(self).__name__}"
+        found = translate(config, where=where, tolerant=self._tolerant)
+        for note in found.notes:
+            logger.info("%s: %s", where, note)
         #: For executors, which take from here what they do not say.
-        self.explicit_settings, self.explicit_limits = given_settings(config), given_limits(config)
-        settings = {n: v for n, v in config.items() if n not in limit_fields()}
-        self.settings = TaskiqSettings.resolve(settings, where="config of TaskiqRunLauncher")
+        self.explicit_settings = given_settings(found.settings)
+        self.explicit_limits = given_limits(found.settings)
+        self.fallback_settings = found.fallback
+        settings = {n: v for n, v in found.settings.items() if n not in LIMITS}
+        self.settings = TaskiqSettings.resolve(settings, where=where, fallback=found.fallback)
         self._broker: SyncConnection | None = None
         self._away_until_s = 0.0
         super().__init__()

@@ -66,6 +66,12 @@ def _check_url(url: str | None) -> str | None:
     return url
 
 
+#: What an executor's config says beside settings, and a launcher's for executors.
+LIMITS = (
+    "retries", "max_concurrent", "tag_concurrency_limits", "step_dependency_config",
+    "worker_lost_retries",
+)  # fmt: skip
+
 QueueName = Annotated[str, AfterValidator(check_queue_name)]
 
 
@@ -199,6 +205,7 @@ class TaskiqSettings(BaseModel):
         environ: Mapping[str, str] | None = None,
         *,
         where: str = "settings",
+        fallback: Mapping[str, Any] | None = None,
     ) -> "TaskiqSettings":
         """Build settings from explicit values, then the environment, then the defaults.
 
@@ -206,16 +213,17 @@ class TaskiqSettings(BaseModel):
             explicit: Values by field name; a value of None counts as not given.
             environ: The environment to read, default ``os.environ``.
             where: What the explicit values came from, for the error.
+            fallback: Where work goes that nobody says a queue of.
 
         Raises:
             ConfigurationError: A field is unknown or a value can never work; says which and why.
         """
         environ = os.environ if environ is None else environ
-        given = {name: value for name, value in (explicit or {}).items() if value is not None}
-        for name in cls.model_fields:
-            from_environment = environ.get(ENV_PREFIX + name.upper())
-            if name not in given and from_environment and name != "queues":
-                given[name] = from_environment
+        said = {name: value for name, value in (explicit or {}).items() if value is not None}
+        variables = {name: environ.get(ENV_PREFIX + name.upper()) for name in cls.model_fields}
+        given = laid_over({n: v for n, v in variables.items() if v and n != "queues"}, said)
+        if fallback and not {"default_queue", "queue_template"} & set(given):
+            given |= fallback
         try:
             return cls.model_validate(given)
         except ValidationError as error:

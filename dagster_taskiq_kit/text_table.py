@@ -22,4 +22,4 @@ def fields(data: Mapping[str, Any]) -> str:
     """Return what one thing says of itself, one field a line."""
     # Through JSON: it has no enumerations and no tuples.
     plain = json.loads(json.dumps(data))
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip()
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10**9).rstrip()

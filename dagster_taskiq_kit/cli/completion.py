@@ -20,10 +20,10 @@ _GIVE_UP_S = 0.5
 def _snapshot() -> "Snapshot | None":
     from ..broker.connection import SyncConnection
     from ..health.snapshot import read_snapshot
-    from ..settings import TaskiqSettings
+    from ..settings_file import deployment
 
     with suppress(TaskiqKitError):
-        settings = TaskiqSettings.resolve()
+        settings, _ = deployment({})
         hasty = {"connect_timeout_s": _GIVE_UP_S, "command_timeout_s": _GIVE_UP_S, "give_up_s": 0.0}
         with closing(SyncConnection(settings.model_copy(update=hasty))) as connection:
             return read_snapshot(connection, give_up_s=0)

@@ -60,16 +60,19 @@ def requeue(letters: tuple[str, ...], every: bool, as_json: bool, **broker: Any)
     """Put dead letters back into their queues."""
     data, lines = [], []
     with connect(broker) as connection:
-        for found in _chosen(connection, letters, every=every):
-            done = connection.run(dead_letters.requeue(found.entry_id))
-            said = {
-                "queued": f"{found.task_id} waits in queue {found.queue!r} again.",
-                "none": f"{found.task_id} is no dead letter any more.",
-                "alive": f"{found.task_id} was left alone: a message of that id has not ended.",
-            }
-            lines.append(said[done])
-            data.append({"letter": found.entry_id, "task_id": found.task_id, "outcome": done})
-    say(data, "\n".join(lines or ["There are no dead letters."]), as_json=as_json)
+        chosen = _chosen(connection, letters, every=every)
+        try:
+            for found in chosen:
+                done = connection.run(dead_letters.requeue(found.entry_id))
+                said = {
+                    "queued": f"{found.task_id} waits in queue {found.queue!r} again.",
+                    "none": f"{found.task_id} is no dead letter any more.",
+                    "alive": f"{found.task_id} was left alone: a message of that id has not ended.",
+                }
+                lines.append(said[done])
+                data.append({"letter": found.entry_id, "task_id": found.task_id, "outcome": done})
+        finally:  # what was done is said, whatever ended it
+            say(data, "\n".join(lines or ["Nothing was requeued."]), as_json=as_json)
 
 
 @dead_letter.command()

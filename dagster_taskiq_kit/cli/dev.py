@@ -73,7 +73,7 @@ def dev(
 ) -> None:
     """Start broker, workers, UI and daemon; one Ctrl-C ends all of it."""
     for queue in queues:
-        check_queue_option(queue)
+        check_queue_option(queue, repeatable=True)
     for path in workspaces:
         if not Path(path).is_file():
             raise ConfigurationError(f"There is no workspace file {path!r}.", path)

@@ -138,25 +138,17 @@ def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
     Raises:
         ConfigurationError: A bad value, here or in the environment.
     """
-    from ..settings import TaskiqSettings, laid_over
-    from .settings_file import read_instance_settings, read_settings_file
+    from ..settings_file import deployment
 
     found = given(options)
-    path = found.pop("config_yaml", None)
-    in_file: Mapping[str, Any] = {}
-    if path is not None:
-        translated = read_settings_file(path)
-        in_file = translated.settings
-        for note in translated.notes:
-            click.echo(f"{path}: {note}", err=True)
-    said = laid_over(in_file, found)
-    return TaskiqSettings.resolve(
-        laid_over(read_instance_settings(), said), where=path or "options"
-    )
+    settings, notes = deployment(found, found.pop("config_yaml", None))
+    for note in notes:
+        click.echo(note, err=True)
+    return settings
 
 
-def check_queue_option(name: str) -> str:
-    """Return the name of a queue as the command line gave it.
+def check_queue_option(name: str, *, repeatable: bool = False) -> str:
+    """Return the name of a queue as the command line gave it, by an option that may be repeated.
 
     Raises:
         ConfigurationError: It cannot be one.
@@ -166,7 +158,7 @@ def check_queue_option(name: str) -> str:
     try:
         return check_queue_name(name)
     except ValueError as error:
-        several = " Name several by several -q." if "," in name else ""
+        several = " Name several by several -q." if repeatable and "," in name else ""
         raise ConfigurationError(f"Queue: {error}.{several}", "queue") from None
 
 

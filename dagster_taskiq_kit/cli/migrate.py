@@ -11,7 +11,7 @@ import yaml
 
 from ..celery_config import CELERY_FIELDS, OLD_DEFAULT_QUEUE, translate
 from ..errors import ConfigurationError, without_password
-from .settings_file import block, execution_config, read_yaml
+from ..settings_file import block, execution_config, read_yaml
 
 _URL = {"env": "DAGSTER_TASKIQ_URL"}
 _HIDDEN = "***"
@@ -138,7 +138,6 @@ def _without_secrets(value: Any, name: str = "") -> Any:
         return {each: _without_secrets(below, str(each)) for each, below in value.items()}
     if isinstance(value, list):
         return [_without_secrets(each, name) for each in value]
-    if isinstance(value, str):
-        secret = any(word in name.lower() for word in _SECRETS)
-        return _HIDDEN if secret else without_password(value)
-    return value
+    if value is not None and any(word in name.lower() for word in _SECRETS):
+        return _HIDDEN
+    return without_password(value) if isinstance(value, str) else value

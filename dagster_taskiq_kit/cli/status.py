@@ -4,7 +4,6 @@ Invariant: it renders the findings that the checks in Dagster render, and its ex
 0, or 2 when one of them is an ERROR, so that it serves as a readiness probe.
 """
 
-import json
 import os
 import sys
 import time
@@ -70,7 +69,11 @@ def _show(
     except BrokerUnavailable as error:
         findings = judge_absence(str(error))
         if as_json:
-            click.echo(json.dumps({"findings": [_finding_as_data(f) for f in findings]}, indent=2))
+            data = {
+                "severity": worst(findings).value,
+                "findings": [_finding_as_data(finding) for finding in findings],
+            }
+            say(data, "", as_json=True)
         click.echo(f"Error: {error}", err=True)
         return Severity.ERROR
     findings = [*judge(snapshot, connection.settings), *_runs(connection, instance, snapshot)]

@@ -56,12 +56,15 @@ def _steer(
         if every == bool(names):
             raise ConfigurationError("Name the workers, or say --all; not both and not neither.")
         live = [worker for worker in read_snapshot(connection).workers if worker.live]
-        cards = [worker.card for worker in (live if every else _chosen(connection, names))]
-        for card in cards:
-            worker_cards.order_drain(connection, card.worker_id)
-    told = [f"Worker {card.worker_id} on {card.host} was told to {verb}." for card in cards]
-    data = [{"worker_id": card.worker_id, "name": card.name, "host": card.host} for card in cards]
-    say(data, "\n".join(told or ["No worker lives."]), as_json=as_json)
+        data, lines = [], []
+        chosen = live if every else _chosen(connection, names)
+        try:
+            for card in [worker.card for worker in chosen]:
+                worker_cards.order_drain(connection, card.worker_id)
+                lines.append(f"Worker {card.worker_id} on {card.host} was told to {verb}.")
+                data.append({"worker_id": card.worker_id, "name": card.name, "host": card.host})
+        finally:  # what was done is said, whatever ended it
+            say(data, "\n".join(lines or ["No worker was told."]), as_json=as_json)
 
 
 @click.command()

@@ -133,7 +133,7 @@ def start(
         )
         options = WorkerOptions(
             name=name or default_worker_name(),
-            queues=[check_queue_option(queue) for queue in queues]
+            queues=[check_queue_option(queue, repeatable=True) for queue in queues]
             or sorted({settings.home_queue(location.name) for location in locations}),
             slots=slots,
             run_slots=run_slots,
@@ -143,10 +143,10 @@ def start(
         connection = SyncConnection(settings)
         check_broker(connection, instance_id(instance))
         connection.close()
-        if background and _IN_BACKGROUND not in os.environ:
+        if background and os.environ.pop(_IN_BACKGROUND, None) is None:
             _start_in_background()
             return
-        # All is checked; now, before anything acts in this process.
+        # All is checked but the code itself; now, before anything acts in this process.
         close_connections(instance)
         forked = fork_servers(options.locations)
 
@@ -183,7 +183,10 @@ def _start_in_background() -> None:
             env={**os.environ, _IN_BACKGROUND: "1"},
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    click.echo(f"Worker started in the background with pid {worker.pid}; it logs to {log}.")
+    click.echo(
+        f"Worker started in the background with pid {worker.pid}; it logs to {log}. "
+        "`dagster-taskiq worker list` shows it when its code has loaded."
+    )
 
 
 def _celery_concurrency(arguments: tuple[str, ...]) -> int | None:

@@ -339,7 +339,7 @@ def test_flags_as_fingers_know_them(cli, tmp_path):
 def test_flags_in_one_word_start_one_worker_in_the_background(live):
     _ = live.fleet.instance.run_storage
     said = live.cli("worker", "start", "-dn", "bundled", "-f", str(CODE), "--", "-c3").out
-    log = Path(said.rpartition("it logs to ")[2].strip().rstrip("."))
+    log = Path(said.partition("it logs to ")[2].partition(". ")[0])
     alive = lambda: list(live.fleet.snapshot().live_workers)  # noqa: E731
     live.fleet.wait_for(lambda: bool(alive()), "it to be ready", log.read_text)
     (worker,) = alive()
@@ -384,3 +384,18 @@ def test_workers_and_commands_follow_the_launchers_block(make_fleet, monkeypatch
             assert fleet.wait_for_run(run_id).status.value == "SUCCESS"
             lease = live.cli("worker", "list", "--json").data[0]["lease_left_s"]
             assert 15 < lease <= 21
+
+
+def test_what_cannot_be_read_of_the_launchers_block_is_left_out_alone_and_said(live):
+    home = live.fleet.home / "dagster.yaml"
+    content = yaml.safe_load(home.read_text())
+    queues = {"etl": {"slo_s": {"env": "NOT_SET"}}}
+    content["run_launcher"]["config"] = {"url": live.fleet.settings.url, "queues": queues}
+    home.write_text(yaml.safe_dump(content))
+    answer = live.cli("queue", "list", DAGSTER_TASKIQ_URL="redis://127.0.0.1:1")
+    assert "queues is left out: the variable NOT_SET is not set" in answer.err
+    assert answer.out == "No queue was ever used.\n"
+    content["run_launcher"]["config"] = {"lease_s": 5, "renew_s": 3}
+    home.write_text(yaml.safe_dump(content))
+    said = live.cli("queue", "list", code=1).sentence
+    assert "Bad run_launcher block of dagster.yaml: lease_s" in said

@@ -6,9 +6,10 @@ import yaml
 
 from dagster_taskiq_kit import TaskiqRunLauncher, celery_compat, taskiq_executor
 from dagster_taskiq_kit.celery_config import translate
+from dagster_taskiq_kit.dagster_config import limit_fields
 from dagster_taskiq_kit.errors import ConfigurationError, without_password
 from dagster_taskiq_kit.routing import StepRoutes, run_route
-from dagster_taskiq_kit.settings import TaskiqSettings
+from dagster_taskiq_kit.settings import LIMITS, TaskiqSettings
 
 REDIS = "redis://localhost:6379/3"
 
@@ -166,15 +167,57 @@ def test_a_variable_without_a_number_is_named(monkeypatch, tmp_path, value, said
 
 
 def test_where_the_old_configuration_names_the_broker_the_default_queue_is_the_old_one():
-    def queue(config, *, tolerant=True):
-        return translate(config, where="it", tolerant=tolerant).settings.get("default_queue")
+    def queue(config, launcher=celery_compat.CeleryRunLauncher):
+        return launcher(**config).settings.home_queue("here")
 
     assert queue({"broker": REDIS}) == "dagster"
     assert queue({"broker": REDIS, "default_queue": "mine"}) == "mine"
     assert queue({"broker": REDIS, "config_source": {"task_default_queue": "mine"}}) == "mine"
-    assert queue({"url": REDIS}) is None
-    assert queue({"broker": REDIS}, tolerant=False) is None
-    assert celery_compat.CeleryRunLauncher(broker=REDIS).settings.default_queue == "dagster"
+    assert queue({"broker": REDIS, "queue_template": "of-{code_location}"}) == "of-here"
+    assert queue({"url": REDIS}) == "default"
+    assert queue({"broker": REDIS}, TaskiqRunLauncher) == "default"
+
+
+@pytest.mark.parametrize(
+    ("block", "config", "environment", "expected"),
+    [
+        ({"default_queue": "short"}, {"broker": REDIS}, {}, "short"),
+        ({"queue_template": "of-{code_location}"}, {"broker": REDIS}, {}, "of-here"),
+        ({}, {"broker": REDIS}, {"DAGSTER_TASKIQ_DEFAULT_QUEUE": "mine"}, "mine"),
+        ({"broker": REDIS}, {}, {}, "dagster"),
+        ({"queue_template": "of-{code_location}"}, {"default_queue": "etl"}, {}, "etl"),
+        ({}, {"default_queue": "etl"}, {"DAGSTER_TASKIQ_QUEUE_TEMPLATE": "x-{code_location}"}, "etl"),
+        ({"default_queue": "etl"}, {}, {"DAGSTER_TASKIQ_QUEUE_TEMPLATE": "x-{code_location}"}, "etl"),
+    ],
+)  # fmt: skip
+def test_where_work_goes_is_what_the_strongest_source_says(
+    monkeypatch, tmp_path, block, config, environment, expected
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    launcher = {"module": "dagster_taskiq_kit.celery_compat", "class": "CeleryRunLauncher"}
+    (tmp_path / "dagster.yaml").write_text(
+        yaml.safe_dump({"run_launcher": {**launcher, "config": block}})
+    )
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        made = _made(celery_compat.celery_executor, config, instance)
+    assert made.settings.home_queue("here") == expected
+
+
+def test_an_executor_lifts_the_launchers_limit_by_saying_so(tmp_path):
+    block = {"module": "dagster_taskiq_kit", "class": "TaskiqRunLauncher",
+             "config": {"max_concurrent": 4}}  # fmt: skip
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": block}))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert _made(taskiq_executor, {}, instance)._limits.max_concurrent == 4
+        assert (
+            _made(taskiq_executor, {"max_concurrent": None}, instance)._limits.max_concurrent
+            is None
+        )
+
+
+def test_the_limits_are_named_once_for_those_who_cannot_import_dagster():
+    assert tuple(limit_fields()) == LIMITS
 
 
 @pytest.mark.parametrize(
@@ -184,7 +227,7 @@ def test_where_the_old_configuration_names_the_broker_the_default_queue_is_the_o
         ("redis+socket:///run/redis.sock?virtual_host=1", "write unix:///run/redis.sock"),
         ("redis://a:6379/0;redis://b:6379/0", "one url only"),
         ("rediss://h/0?ssl_cert_reqs=MAYBE", "ssl_cert_reqs must be one of none"),
-        ("redis://h/0?socket_timeout=abc", "socket_timeout must be a number"),
+        ("redis://h/0?socket_timeout=abc", "socket_timeout must be a number of seconds"),
     ],
 )
 def test_a_broker_as_celery_writes_it_is_refused_with_what_to_write(broker, words):
