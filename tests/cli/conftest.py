@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from dagster_taskiq_kit import dagster_seam as seam
 from dagster_taskiq_kit.cli.main import main
@@ -48,6 +51,15 @@ def ask(environment, *arguments, code=0, stdin="", cwd=None) -> Answer:
     )  # fmt: skip
     assert code is None or done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    return Answer(done.stdout, done.stderr)
+
+
+def ask_here(environment, *arguments, code=0) -> Answer:
+    """The same in this process, for what only asks the broker: it saves an interpreter each."""
+    environment = {name: v for name, v in environment.items() if name.startswith("DAGSTER_")}
+    done = CliRunner(env=environment).invoke(main, list(arguments))
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
     return Answer(done.stdout, done.stderr)
 
 
@@ -102,6 +114,23 @@ class Live:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    @contextlib.contextmanager
+    def in_background(self, *arguments) -> Iterator[tuple]:
+        """Start a worker with ``-d`` and wait until it is ready; yields its card and its log."""
+        said = self.cli("worker", "start", *arguments).out
+        found = re.search(r"in the background with pid (\d+); it logs to (.*?)\. ", said)
+        pid, log = int(found[1]), Path(found[2])
+        try:
+            live = lambda: [w.card for w in self.fleet.snapshot().live_workers if w.card.pid == pid]  # noqa: E731
+            self.fleet.wait_for(lambda: bool(live()), "it to be ready", log.read_text)
+            (card,) = live()
+            yield card, log
+            assert "was told to end" in self.cli("worker", "terminate", card.name).out
+            self.fleet.wait_for(lambda: not psutil.pid_exists(pid), "it to end", log.read_text)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def start_worker(self, *arguments, **options):
         return self.fleet.start_worker(

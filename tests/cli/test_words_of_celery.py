@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -338,15 +337,9 @@ def test_flags_as_fingers_know_them(cli, tmp_path):
 
 def test_flags_in_one_word_start_one_worker_in_the_background(live):
     _ = live.fleet.instance.run_storage
-    said = live.cli("worker", "start", "-dn", "bundled", "-f", str(CODE), "--", "-c3").out
-    log = Path(said.partition("it logs to ")[2].partition(". ")[0])
-    alive = lambda: list(live.fleet.snapshot().live_workers)  # noqa: E731
-    live.fleet.wait_for(lambda: bool(alive()), "it to be ready", log.read_text)
-    (worker,) = alive()
-    assert (worker.card.name, worker.card.slots) == ("bundled", 3)
-    assert len(list(live.fleet.home.glob("taskiq-worker-*.log"))) == 1
-    live.cli("worker", "terminate", "bundled")
-    live.fleet.wait_for(lambda: not alive(), "it to end", log.read_text)
+    with live.in_background("-dn", "bundled", "-f", str(CODE), "--", "-c3") as (card, _):
+        assert (card.name, card.slots) == ("bundled", 3)
+        assert len(list(live.fleet.home.glob("taskiq-worker-*.log"))) == 1
 
 
 @pytest.mark.parametrize("arguments", [["-q", "a b"], ["--", "--uid", "7"], ["-f", "/nowhere.py"]])

@@ -45,18 +45,25 @@ def workers_of(found):
 
 
 def test_freed_steps_execute_in_the_promised_order_and_the_lowest_band_does_not_starve(site):
-    site.start_worker(slots=0, run_slots=1)
-    run_id = site.launch("twenty_priorities")
+    site.start_worker(slots=0, run_slots=2)
+    lowest = site.launch("one_of_the_lowest")
+    site.wait_for(lambda: backlog(site, "ordered") == 1, "the lowest to wait", lowest)
+    run_id = site.launch("nineteen_priorities")
     site.wait_for(lambda: backlog(site, "ordered") == 20, "all steps to wait", run_id)
-    assert site.bodies(run_id) == []
-    keys = [f"step_{number:02}" for number in range(20)]
-    waiting = records_of(site, run_id, keys)
-    assert sorted(keys, key=lambda key: waiting[key].queued_at_ms) == keys
+    assert site.bodies(run_id) == site.bodies(lowest) == []
+    keys = [f"step_{number:02}" for number in range(1, 20)]
+    waiting = {**records_of(site, lowest, ["step_00"]), **records_of(site, run_id, keys)}
+    submitted = sorted(keys, key=lambda key: waiting[key].queued_at_ms)
+    assert [waiting[key].band for key in submitted] == sorted(
+        (record.band for key, record in waiting.items() if key != "step_00"), reverse=True
+    )
 
     site.start_worker(queues=["ordered"], slots=1, run_slots=0)
-    assert site.fleet.wait_for_run(run_id).status is dg.DagsterRunStatus.SUCCESS
+    for each in (lowest, run_id):
+        assert site.fleet.wait_for_run(each).status is dg.DagsterRunStatus.SUCCESS
 
-    executed = site.bodies(run_id)
+    ledger = (site.fleet.home / "ledger").read_text().splitlines()
+    executed = [line.split(" ")[1] for line in ledger]
     assert executed == order_by_the_rules(waiting)
     # The same without the model, for the reader: highest first, and step_00, of the lowest band and
     # the longest-waiting of all, at the tenth claim, while ten of higher bands wait.

@@ -1,12 +1,12 @@
-"""Twenty steps with priorities 0..10 in a queue of their own, and ten that share one."""
+"""Steps with priorities 0..10 in a queue of their own, and ten that share one."""
 
 import dagster as dg
 from ledger import note, wait_at_gate
 
 from dagster_taskiq_kit import taskiq_executor
 
-#: The first one has the lowest priority of all, so that it waits longest.
-PRIORITIES = [number % 11 for number in range(20)]
+#: A run submits the more urgent first: the one that waits longest is of another run.
+PRIORITIES = [number % 11 for number in range(1, 20)]
 
 
 def tagged(name: str, **tags: str) -> dg.OpDefinition:
@@ -18,8 +18,13 @@ def tagged(name: str, **tags: str) -> dg.OpDefinition:
 
 
 @dg.job
-def twenty_priorities():
-    for number, priority in enumerate(PRIORITIES):
+def one_of_the_lowest():
+    tagged("step_00", queue="ordered", priority="0")()
+
+
+@dg.job
+def nineteen_priorities():
+    for number, priority in enumerate(PRIORITIES, 1):
         tagged(f"step_{number:02}", queue="ordered", priority=str(priority))()
 
 
@@ -41,5 +46,6 @@ def ten_that_share():
 
 
 defs = dg.Definitions(
-    jobs=[twenty_priorities, one_that_waits, ten_that_share], executor=taskiq_executor
+    jobs=[one_of_the_lowest, nineteen_priorities, one_that_waits, ten_that_share],
+    executor=taskiq_executor,
 )
