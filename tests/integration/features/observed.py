@@ -52,12 +52,21 @@ class Observed:
         ]
 
     def story(self):
-        """Return the types of its events for each step, in order."""
+        """Return the types of its events for each step, in order.
+
+        Hooks of an attempt that is retried run in its process, beside the next attempt: theirs come
+        last for a step with two of them.
+        """
         story = {}
         for entry in self.entries:
             kind = entry.dagster_event.event_type
             if entry.step_key is not None and kind not in _ONLY_OF_PROCESSES:
                 story.setdefault(entry.step_key, []).append(kind.value)
+        for step_key, kinds in story.items():
+            if KIND.STEP_RESTARTED.value in kinds:
+                hooks = sorted(kind for kind in kinds if kind.startswith("HOOK_"))
+                others = [kind for kind in kinds if not kind.startswith("HOOK_")]
+                story[step_key] = [*others, *hooks]
         return story
 
     def after_its_end(self):
