@@ -18,6 +18,7 @@ from dagster_taskiq_kit import dagster_seam as seam
 from dagster_taskiq_kit.testing import Fleet
 
 from .own_broker import OwnBroker
+from .proxy import Proxy
 
 CODE = Path(__file__).parent / "code" / "chaos_jobs.py"
 SHORT = {"lease_s": 3, "renew_s": 1, "witness_s": 1}
@@ -143,6 +144,14 @@ def broker(tmp_path) -> Iterator[OwnBroker]:
     made = OwnBroker(tmp_path / "own-broker")
     yield made
     made.stop()
+
+
+@pytest.fixture
+def database(postgres) -> Iterator[Proxy]:
+    """A PostgreSQL database behind a proxy that a test can cut."""
+    proxy = Proxy.to(postgres())
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -44,13 +44,6 @@ def open_through(proxy, folder):
 
 
 @pytest.fixture
-def database(postgres):
-    proxy = Proxy.to(postgres())
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def instance(tmp_path, database):
     with open_through(database, tmp_path) as made:
         yield made

@@ -20,13 +20,6 @@ STATUS = dg.DagsterRunStatus
 
 
 @pytest.fixture
-def database(postgres):
-    proxy = Proxy.to(postgres())
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def chaos(make_chaos, database):
     storage = {"postgres": {"postgres_url": database.url(database.target_url)}}
     with make_chaos(config={**MONITORING, "storage": storage}) as made:

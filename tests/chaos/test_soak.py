@@ -211,6 +211,7 @@ def rage(soak: Soak, seconds: float, hits: int) -> None:
         soak.thaw()
         soak.fault()
         soak.chaos.monitor()  # errors while the broker is away are its right
+        # Nothing is awaited: a fault comes at any moment of what happens, and that is the point.
         time.sleep(soak.random.uniform(0.2, 1.5))
     soak.thaw(every=True)
     for thawing in soak.thawing:

@@ -4,8 +4,6 @@ import ast
 import contextlib
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -159,29 +157,13 @@ def test_old_tags_are_one_warning_a_run_whatever_executes_it(open_fleet, job):
     assert note.level == logging.WARNING
 
 
-def test_what_a_launchers_block_says_that_is_not_needed_is_said_in_the_log(open_fleet, tmp_path):
+def test_what_an_executors_config_says_that_is_not_needed_is_said_in_the_log(open_fleet, tmp_path):
     live = open_fleet()
     live.start_worker()
     file = tmp_path / "run.yaml"
     source = {"worker_prefetch_multiplier": 1}
     file.write_text(yaml.safe_dump({"execution": {"config": {"config_source": source}}}))
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "job",
-        "launch",
-        "-f",
-        str(CODE),
-        "-j",
-        "subset_job",
-    ]
-    done = subprocess.run(
-        [*command, "-c", str(file)], env=live.fleet.environment,
-        capture_output=True, text=True, check=False, timeout=90,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (run,) = live.fleet.instance.get_runs()
+    run = live.launch_by_command("subset_job", "-c", str(file))
     _, _, said = live.ended(run.run_id)
     assert said.count("config_source.worker_prefetch_multiplier is not needed: ") == 1
 

@@ -39,23 +39,8 @@ def live(make_fleet):
 def test_a_subset_of_a_job(live: Live):
     """Upstream: test_execute_eagerly_diamond_job_subset_on_celery."""
     live.start_worker()
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "job",
-        "launch",
-        "-f",
-        str(CODE),
-        "-j",
-        "subset_job",
-    ]
-    command += ["--config-json", '{"execution": {"config": {}}}', "--op-selection", "emits"]
-    done = subprocess.run(
-        command, env=live.fleet.environment, capture_output=True, text=True, check=False, timeout=90
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = live.fleet.instance.get_runs()
+    config = ["--config-json", '{"execution": {"config": {}}}']
+    run = live.launch_by_command("subset_job", *config, "--op-selection", "emits")
     _, counts, _ = live.ended(run.run_id)
     assert live.order(run.run_id) == ["emits"]
     assert counts["STEP_SUCCESS"] == 1
