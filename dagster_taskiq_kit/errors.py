@@ -10,6 +10,7 @@ TaskiqKitError
 │   └── WrongInstance        the namespace belongs to another Dagster instance or schema
 ├── WaitedTooLong            a message waited longer in its queue than queue_wait_timeout_s
 ├── MessageError             what stands in the queue cannot be read
+│   └── MessageTooLarge      what shall be queued is larger than a message may be
 ├── CodeError
 │   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
 │   └── CodeNotServed        a message names code that this worker was not started with
@@ -159,6 +160,26 @@ class MessageError(TaskiqKitError):
     def __init__(self, sentence: str, task_id: str | None = None) -> None:
         super().__init__(sentence)
         self.task_id = task_id
+
+
+class MessageTooLarge(MessageError):
+    """A message that would be larger than one may be; nothing was queued.
+
+    Args:
+        task_id: The message.
+        size_bytes: How large it would be.
+        limit_bytes: How large one may be.
+    """
+
+    def __init__(self, task_id: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"Message {task_id} would have {size_bytes / 2**20:.1f} MiB, and one may have "
+            f"{limit_bytes / 2**20:g} MiB. Put the data into a file, a bucket or a database, and "
+            "pass its name.",
+            task_id,
+        )
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
 
 
 class CodeError(TaskiqKitError):

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from ..errors import OlderWorkers
+from ..errors import MessageTooLarge, OlderWorkers
 from ..states import Kind, State, band_of_priority
 from ..version import SCHEMA_VERSION
 from .scripts import Call, text
 
 #: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
 MAX_DELIVERIES = 3
+#: A message passes through the broker's memory and three processes: data has better places.
+MAX_PAYLOAD_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,12 @@ def submit(
     Returns:
         A call that raises OlderWorkers while workers live that cannot read what this release
         writes.
+
+    Raises:
+        MessageTooLarge: The payload has more than :data:`MAX_PAYLOAD_BYTES`.
     """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MessageTooLarge(task_id, len(payload), MAX_PAYLOAD_BYTES)
     arguments = [
         task_id, kind.value, queue, str(band_of_priority(priority)), run_id, payload,
         str(outcome_ttl_s), supersedes, str(SCHEMA_VERSION),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -75,6 +75,8 @@ class PriorityStreamBroker(BaseRedisBroker):
         settings: The deployment.
         lane: What ``listen`` takes; None for a broker that only sends.
         on_outage: Called with True when the broker goes away and False when it is back.
+        may_claim: Awaited before each claim; returns when what comes can be executed.
+        on_claimed: Called with each delivery in the moment in which its claim was answered.
         connection_kwargs: Further options for redis-py.
 
     Raises:
@@ -89,6 +91,8 @@ class PriorityStreamBroker(BaseRedisBroker):
         settings: TaskiqSettings,
         lane: Lane | None = None,
         on_outage: Callable[[bool], None] | None = None,
+        may_claim: Callable[[], Awaitable[None]] | None = None,
+        on_claimed: Callable[[Delivery], object] | None = None,
         **connection_kwargs: Any,
     ) -> None:
         url, options = connection_options(settings, asynchronous=True)
@@ -99,6 +103,8 @@ class PriorityStreamBroker(BaseRedisBroker):
         self.lane = lane
         self.records = AsyncConnection(settings, pool=self.connection_pool)
         self._on_outage = on_outage or (lambda _away: None)
+        self._may_claim = may_claim
+        self._on_claimed = on_claimed
 
     async def kick(self, message: BrokerMessage) -> None:
         """Queue a task; repeating a kick of the same task id is the same kick.
@@ -139,6 +145,8 @@ class PriorityStreamBroker(BaseRedisBroker):
         doorbell = blocking_client(self.settings)
         try:
             while True:
+                if self._may_claim is not None:
+                    await self._may_claim()
                 claim = records.claim(
                     worker_id=lane.worker_id,
                     lane=lane.name,
@@ -150,6 +158,8 @@ class PriorityStreamBroker(BaseRedisBroker):
                 answer = await self._claim(claim)
                 if isinstance(answer, Delivery):
                     claims += 1
+                    if self._on_claimed is not None:
+                        self._on_claimed(answer)
                     token = secrets.token_hex(8)
                     yield DeliveredMessage(
                         data=answer.payload, ack=_acknowledged_by_its_record, delivery=answer

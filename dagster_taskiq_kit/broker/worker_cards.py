@@ -33,7 +33,9 @@ class WorkerCard:
         slots: How many steps and tasks it executes at once.
         run_slots: How many runs.
         locations: Code locations it serves.
-        state: ``alive`` or ``draining``.
+        state: ``alive``, ``draining``, or ``unready`` while its code does not load any more: it
+            claims nothing then.
+        trouble: Why it is unready.
         busy_slots: Slots in use.
         busy_run_slots: Run slots in use.
         executing: Task ids it executes.
@@ -55,6 +57,7 @@ class WorkerCard:
     run_slots: int
     locations: Sequence[str]
     state: str = "alive"
+    trouble: str = ""
     busy_slots: int = 0
     busy_run_slots: int = 0
     executing: Sequence[str] = field(default_factory=list)

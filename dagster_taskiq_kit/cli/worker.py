@@ -122,6 +122,7 @@ def start(
         from ..instance_pool import close_connections, instance_id
         from ..launcher import TaskiqRunLauncher
         from ..worker.forked_server import fork_servers
+        from ..worker.leftovers import end_leftovers, mark_what_begins
         from ..worker.options import WorkerOptions
         from ..worker.service import Worker
 
@@ -148,6 +149,8 @@ def start(
             return
         # All is checked but the code itself; now, before anything acts in this process.
         close_connections(instance)
+        mark_what_begins()
+        end_leftovers()
         forked = fork_servers(options.locations)
 
         async def work() -> None:

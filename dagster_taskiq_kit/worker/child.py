@@ -5,6 +5,7 @@ Invariant: this is the only file that runs user code, and it does so only after 
 its step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
 """
 
+import json
 import logging
 import os
 import sys
@@ -23,7 +24,7 @@ from ..prepared_jobs import PreparedJobs
 from ..routing import old_tags_note
 from ..states import Kind, State
 from .place import Place
-from .process import leave
+from .process import LINGER_S, leave, threads_left
 from .wire import Wire
 
 _STEP_ENDS = {
@@ -33,6 +34,8 @@ _STEP_ENDS = {
 }
 
 _SETTLE_PAUSE_S = 0.1
+#: Threads that are about to end when their step does are nothing to speak of.
+_THREADS_MAY_TAKE_S = 1.0
 
 Outcome = tuple[State, Mapping[str, Any]]
 
@@ -58,7 +61,7 @@ def serve_one(
         packet = wire.receive()
     if packet is None:
         os._exit(0)
-    message = from_data(Kind(packet["kind"]), packet["message"])
+    message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
     try:
         outcome, detail = _execute(
             code, prepared, instance, wire, message, Place(**packet["place"])
@@ -76,6 +79,7 @@ def serve_one(
         outcome = State.REFUSED if refused else State.CRASHED
         wire.send(op="done", outcome=outcome.value, detail={"reason": reason})
     finally:
+        _say_what_is_left(instance, message)
         leave()
 
 
@@ -92,7 +96,7 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
     if packet is None:
         os._exit(0)
     try:
-        message = from_data(Kind(packet["kind"]), packet["message"])
+        message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
         wire.send(op="begin")
         _wait_for_go(wire)
         with open_instance_through_outages() as instance:
@@ -110,6 +114,25 @@ def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> No
         run = instance.get_run_by_id(message.run_id)
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, reason)
+
+
+def _say_what_is_left(instance: dg.DagsterInstance, message: Message) -> None:
+    """Say in the run's log which threads keep this process from leaving, once."""
+    if isinstance(message, TaskMessage):
+        return
+    until_s = time.monotonic() + _THREADS_MAY_TAKE_S
+    while (left := threads_left()) and time.monotonic() < until_s:
+        time.sleep(_SETTLE_PAUSE_S)
+    run = instance.get_run_by_id(message.run_id) if left else None
+    step_key = message.step_key if isinstance(message, StepMessage) else None
+    if run is not None:
+        whose = f"Step {step_key!r}" if step_key else "The run"
+        instance.report_engine_event(
+            f"{whose} has ended and left threads running ({', '.join(left)}): its process "
+            f"{os.getpid()} is killed after {LINGER_S:g} s. Stop them, or make them daemons.",
+            run,
+            step_key=step_key,
+        )
 
 
 def _wait_for_go(wire: Wire) -> None:

@@ -2,16 +2,15 @@
 
 Invariant: a delivery leaves the worker by exactly one transition of its record, and that transition
 is repeated until the broker answers. The child's own report decides; without one, its death does.
+Whatever goes wrong here, a delivery is forgotten only when its process is gone.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import messages
@@ -20,20 +19,23 @@ from ..broker.connection import AsyncConnection
 from ..broker.records import Delivery
 from ..broker.scripts import Call
 from ..broker.worker_cards import Holding
-from ..errors import BrokerUnavailable, CodeNotServed, MessageError
+from ..errors import BrokerError, BrokerUnavailable, CodeNotServed, MessageError
 from ..messages import Message
 from ..settings import TaskiqSettings
 from ..states import Kind, State
 from ..tags import TIMEOUT_TAG
-from .fork_client import Execution, ForkServerClient
+from .fork_client import ForkServerClient
+from .held import Held, death_in_words
 from .place import Place
+from .wire import Packet
 from .witness import Executing
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_LAST_BYTES = 4_096
-_LAST_LINES = 10
+#: A run that is cancelled outlives the grace of its steps: it has to write how they ended.
+_RUN_OUTLIVES_STEPS_S = 5.0
+_INSIST_PAUSE_S = 1.0
 
 
 class Deliveries:
@@ -45,6 +47,8 @@ class Deliveries:
         connection: The broker.
         servers: Fork servers, one a code location.
         changed: Called when a delivery came or went.
+        run_killed: Called in a thread with the id of a cancelled run whose process was killed: it
+            could not say itself that it ended.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Deliveries:
         connection: AsyncConnection,
         servers: Sequence[ForkServerClient],
         changed: Callable[[], None],
+        run_killed: Callable[[str], None],
     ) -> None:
         self._worker_id = worker_id
         self._host = socket.gethostname()
@@ -61,7 +66,20 @@ class Deliveries:
         self._connection = connection
         self._servers = servers
         self._changed = changed
-        self._held: dict[str, _Held] = {}
+        self._run_killed = run_killed
+        #: By owner token: the same message may be claimed again before its last process is gone.
+        self._held: dict[str, Held] = {}
+
+    # -- what is held
+
+    def take(self, delivery: Delivery) -> Held:
+        """Hold a delivery, from the moment in which its claim was answered."""
+        for older in self._held.values():
+            if older.delivery.task_id == delivery.task_id:
+                self._abandon(older)  # it was taken from us, and has come again
+        held = self._held[delivery.token] = Held(delivery)
+        self._changed()
+        return held
 
     def holdings(self) -> dict[str, Holding]:
         """Return what is held, by task id."""
@@ -76,28 +94,97 @@ class Deliveries:
         return [
             Executing(held.message, held.execution.pid)
             for held in self._held.values()
-            if held.began and not held.over and not held.ending
+            if held.message is not None
+            and held.execution is not None
+            and held.began
+            and not held.over
+            and not held.ending
         ]
 
     def busy(self, *kinds: Kind) -> int:
         """Return how many messages of these kinds are held."""
         return sum(held.delivery.kind in kinds for held in self._held.values())
 
+    def _present(self, task_id: str) -> Held | None:
+        """Return the delivery of a message that is not over, or None."""
+        for held in self._held.values():
+            if held.delivery.task_id == task_id and not held.over:
+                return held
+        return None
+
+    # -- from a claim to the end
+
     async def execute(self, delivery: Delivery) -> None:
         """Execute one delivery to its end: its process is gone then, and its record ended."""
+        held = self._held.get(delivery.token) or self.take(delivery)
+        held.followed = True
+        try:
+            await self._await_older(held)
+            await self._execute(held)
+        finally:
+            if held.timer is not None:
+                held.timer.cancel()
+            await self._end_process(held)
+            del self._held[delivery.token]
+            held.gone.set()
+            self._changed()
+
+    async def _await_older(self, held: Held) -> None:
+        """Wait until no process of an earlier delivery of the same message is left."""
+        for older in list(self._held.values()):
+            if older is not held and older.delivery.task_id == held.delivery.task_id:
+                await older.gone.wait()
+
+    async def _execute(self, held: Held) -> None:
+        delivery = held.delivery
         try:
             message = messages.decode(delivery.task_id, delivery.kind, delivery.payload)
             server = self._server_for(message)
         except (MessageError, CodeNotServed) as error:
             logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
-            await self._finish(delivery, State.REFUSED, {"reason": str(error)}, dead=str(error))
+            await self._finish(held, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
-        if not await server.is_ready(self._settings.lease_s):
+        held.message, held.server = message, server
+        if not await self._is_served(held, server):
+            await self._end_without_process(held)
+            return
+        held.execution = server.begin(delivery.token, message, self._place(delivery))
+        await self._follow(held, server)
+
+    async def _is_served(self, held: Held, server: ForkServerClient) -> bool:
+        """Wait until the fork server can take it; False when it shall not, or not soon."""
+        waiting = [
+            asyncio.ensure_future(server.ready()),
+            asyncio.ensure_future(held.stopped.wait()),
+        ]
+        try:
+            await asyncio.wait(
+                waiting, timeout=self._settings.lease_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for each in waiting:
+                each.cancel()
+        return server.is_ready and not held.stopped.is_set()
+
+    async def _end_without_process(self, held: Held) -> None:
+        if held.cancelled and not held.over:
+            await self._finish(held, State.CANCELLED, {"reason": "It had no process yet."})
+        elif not held.over:
             # Nothing is wrong with the message: code that does not import any more spends none of
             # its deliveries.
-            await self._requeue(delivery, "Its fork server did not start.", counts=False)
+            await self._requeue(held.delivery, "Its fork server did not start.", counts=False)
+
+    async def _end_process(self, held: Held) -> None:
+        """Return when nothing of a delivery's process is left; it is killed if it still lives."""
+        execution = held.execution
+        if execution is None or execution.over:
             return
-        place = Place(
+        held.send(signal.SIGKILL)
+        async for _ in execution.packets():
+            pass
+
+    def _place(self, delivery: Delivery) -> Place:
+        return Place(
             self._worker_id,
             self._host,
             delivery.queue,
@@ -105,16 +192,6 @@ class Deliveries:
             delivery.deliveries,
             delivery.handed_over,
         )
-        execution = server.begin(delivery.token, message, place)
-        held = self._held[delivery.task_id] = _Held(delivery, message, server, execution)
-        self._changed()
-        try:
-            await self._follow(held)
-        finally:
-            if held.timer is not None:
-                held.timer.cancel()
-            del self._held[delivery.task_id]
-            self._changed()
 
     def _server_for(self, message: Message) -> ForkServerClient:
         for server in self._servers:
@@ -122,57 +199,79 @@ class Deliveries:
                 return server
         raise CodeNotServed(str(message.code), [server.location.name for server in self._servers])
 
-    async def _follow(self, held: "_Held") -> None:
-        delivery = held.delivery
+    async def _follow(self, held: Held, server: ForkServerClient) -> None:
+        assert held.execution is not None
         async for packet in held.execution.packets():
-            if packet["op"] == "begin":
-                verdict = await self._insist(
-                    records.begin(delivery.task_id, delivery.token, self._settings.outcome_ttl_s)
-                )
-                held.began = verdict == "ok"
-                if held.began:
-                    self._limit_time(held)
-                held.over = verdict != "ok"
-                held.server.answer(held.execution.key, go=verdict == "ok")
-            elif packet["op"] == "runs":
+            operation = packet["op"]
+            if operation == "begin":
+                await self._allow(held, server)
+            elif operation == "runs":
                 held.resumable = packet["resumable"]
-            elif packet["op"] == "output":
+            elif operation == "output":
                 # Not heard, it costs the orchestrator one slow poll.
-                with contextlib.suppress(BrokerUnavailable):
-                    await self._connection.run(records.tell(delivery.task_id, delivery.token))
-            elif packet["op"] == "stderr":
+                with contextlib.suppress(BrokerError):
+                    await self._connection.run(
+                        records.tell(held.delivery.task_id, held.delivery.token), give_up_s=0
+                    )
+            elif operation == "stderr":
                 held.stderr_file = packet["path"]
-            elif packet["op"] == "expired":
+            elif operation == "expired":
                 held.expired = True
-            elif packet["op"] == "done" and held.began and not held.over:
+            elif operation == "lingered":
+                logger.warning(
+                    "The process of %s was still there some seconds after its end (a thread, an "
+                    "exit handler or a pool that it left): killing it.",
+                    held.delivery.task_id,
+                    extra={"action": "lingered", "task_id": held.delivery.task_id},
+                )
+            elif operation == "done" and held.began and not held.over:
                 # Said before the process is gone, so that the run goes on while it takes itself
                 # down.
-                held.ending = True
-                await self._finish(delivery, State(packet["outcome"]), packet["detail"])
-                held.over = True
-            elif packet["op"] == "exited" and not held.over:
+                await self._end_as_reported(held, packet)
+            elif operation == "exited" and not held.over:
                 await self._end_without_report(held, packet["exit_code"])
 
-    async def _end_without_report(self, held: "_Held", exit_code: int | None) -> None:
+    async def _allow(self, held: Held, server: ForkServerClient) -> None:
+        """Ask the broker whether the body may begin, and tell its child."""
         delivery = held.delivery
-        reason = _death_in_words(exit_code)
+        verdict = await self._insist(
+            records.begin(delivery.task_id, delivery.token, self._settings.outcome_ttl_s)
+        )
+        held.began = verdict == "ok"
+        if held.began:
+            self._limit_time(held)
+        held.over = held.over or not held.began
+        server.answer(delivery.token, go=held.began)
+
+    async def _end_as_reported(self, held: Held, packet: Packet) -> None:
+        held.ending = True
+        await self._finish(held, State(packet["outcome"]), packet["detail"])
+        held.over = True
+
+    async def _end_without_report(self, held: Held, exit_code: int | None) -> None:
+        delivery = held.delivery
+        reason = death_in_words(exit_code)
         if held.cancelled:
-            await self._finish(delivery, State.CANCELLED, {"reason": reason})
+            await self._finish(held, State.CANCELLED, {"reason": reason})
+            if delivery.kind is Kind.RUN:
+                await asyncio.to_thread(self._run_killed, delivery.run_id)
         elif held.expired and held.began:
             reason = "Its worker could not renew its lease in time."
-            await self._finish(delivery, State.LOST, self._last_words(reason))
+            await self._finish(held, State.LOST, self._last_words(reason))
         elif held.expired or (held.given_back and (not held.began or delivery.kind is Kind.RUN)):
             await self._requeue(delivery, reason, counts=False)
         elif held.given_back:
             reason = "Its worker was shut down before it ended."
-            await self._finish(delivery, State.LOST, self._last_words(reason))
+            await self._finish(held, State.LOST, self._last_words(reason))
         elif held.began:
             reason = f"{held.limit or reason}{held.last_lines()}"
-            await self._finish(delivery, State.CRASHED, {"reason": reason, "exit_code": exit_code})
+            await self._finish(held, State.CRASHED, {"reason": reason, "exit_code": exit_code})
         else:
             await self._requeue(delivery, reason, counts=True)
 
-    def _limit_time(self, held: "_Held") -> None:
+    # -- what others decide about it
+
+    def _limit_time(self, held: Held) -> None:
         timeout_s = getattr(held.message, "timeout_s", None)
         if timeout_s is not None:
             reason = f"It ran longer than its limit of {timeout_s:g} s (tag {TIMEOUT_TAG!r})."
@@ -182,25 +281,26 @@ class Deliveries:
 
     def exceed(self, task_id: str, reason: str) -> None:
         """Kill a message that exceeds a limit; its end names the limit."""
-        held = self._held.get(task_id)
-        if held is not None and not held.over and not held.ending:
+        held = self._present(task_id)
+        if held is not None and not held.ending:
             held.limit = reason
-            held.server.signal(held.execution.key, signal.SIGKILL)
+            held.send(signal.SIGKILL)
 
     def cancel(self, task_id: str) -> None:
         """Stop one message: SIGTERM now, SIGKILL after the grace."""
-        held = self._held.get(task_id)
+        held = self._present(task_id)
         if held is None or held.cancelled:
             return
         held.cancelled = True
-        held.server.signal(held.execution.key, signal.SIGTERM)
-        asyncio.get_running_loop().call_later(
-            self._settings.cancel_grace_s, held.server.signal, held.execution.key, signal.SIGKILL
-        )
+        held.send(signal.SIGTERM)
+        grace_s = self._settings.cancel_grace_s
+        if held.delivery.kind is Kind.RUN:
+            grace_s += self._settings.renew_s + _RUN_OUTLIVES_STEPS_S
+        asyncio.get_running_loop().call_later(grace_s, held.send, signal.SIGKILL)
 
     async def restate(self, task_id: str) -> None:
         """Tell a broker that forgot it what really runs here; kill it if it is somebody else's."""
-        held = self._held.get(task_id)
+        held = self._present(task_id)
         if held is None or held.ending:
             return
         call = records.restate(held.delivery, self._worker_id)
@@ -209,10 +309,16 @@ class Deliveries:
 
     def revoke(self, task_id: str) -> None:
         """Kill what is not ours any more, and report nothing for it."""
-        held = self._held.get(task_id)
+        held = self._present(task_id)
         if held is not None and not held.ending:
-            held.over = True
-            held.server.signal(held.execution.key, signal.SIGKILL)
+            self._abandon(held)
+
+    @staticmethod
+    def _abandon(held: Held) -> None:
+        held.over = True
+        held.send(signal.SIGKILL)
+
+    # -- drain
 
     def hand_over_runs(self) -> None:
         """Let another worker go on with the runs that lose nothing by it."""
@@ -220,16 +326,22 @@ class Deliveries:
             if held.delivery.kind is Kind.RUN and (held.resumable or not held.began):
                 self._give_back(held)
 
-    def give_back_all(self) -> None:
+    async def give_back_all(self) -> None:
         """Kill what is held still, and let another worker have what can be had again."""
-        for held in self._held.values():
+        for held in list(self._held.values()):
             self._give_back(held)
+            if not held.followed:  # it was claimed in the moment in which the lanes ended
+                held.followed = True
+                await self.execute(held.delivery)
 
-    def _give_back(self, held: "_Held") -> None:
+    @staticmethod
+    def _give_back(held: Held) -> None:
         if not held.over:
             held.given_back = True
-            # Dagster is not signalled: SIGTERM would make an executor stop its steps.
-            held.server.signal(held.execution.key, signal.SIGKILL)
+        # Dagster is not signalled: SIGTERM would make an executor stop its steps.
+        held.send(signal.SIGKILL)
+
+    # -- transitions
 
     async def _requeue(self, delivery: Delivery, reason: str, *, counts: bool) -> None:
         await self._insist(
@@ -246,8 +358,9 @@ class Deliveries:
         return {"reason": reason, "worker": self._worker_id, "host": self._host, "gone": True}
 
     async def _finish(
-        self, delivery: Delivery, outcome: State, detail: dict[str, Any], dead: str = ""
+        self, held: Held, outcome: State, detail: dict[str, Any], dead: str = ""
     ) -> None:
+        delivery = held.delivery
         finish = records.finish(
             delivery.task_id,
             delivery.token,
@@ -256,73 +369,21 @@ class Deliveries:
             self._settings.outcome_ttl_s,
             dead_letter=dead,
         )
-        held = self._held.get(delivery.task_id)
-        refused = await self._insist(finish) == "revoked"
         # It may be that the broker forgot it since the last renewal.
-        if refused and held is not None and held.began:
+        if await self._insist(finish) == "revoked" and held.began:
             restate = records.restate(delivery, self._worker_id)
             if await self._insist(restate) == "ok":
                 await self._insist(finish)
 
     async def _insist(self, call: Call[T]) -> T:
-        """Repeat a transition until the broker answers; it is idempotent, and ours to make."""
+        """Repeat a transition until the broker answers; it is idempotent, and ours to make.
+
+        Also where the broker refuses: its lease will end if that lasts, and the child with it.
+        """
         while True:
             try:
                 return await self._connection.run(call)
-            except BrokerUnavailable as error:
+            except BrokerError as error:
                 logger.warning("%s", error, extra={"action": "broker_away"})
-
-
-class _Held:
-    """One delivery and what was decided about it so far."""
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        message: Message,
-        server: ForkServerClient,
-        execution: Execution,
-    ) -> None:
-        self.delivery = delivery
-        self.message = message
-        self.server = server
-        self.execution = execution
-        self.began = False
-        self.cancelled = False
-        #: A run whose executor can go on elsewhere where its log left off.
-        self.resumable = False
-        self.given_back = False
-        #: The fork server killed it because nobody renewed the lease.
-        self.expired = False
-        #: Why it was killed for exceeding a limit.
-        self.limit = ""
-        self.timer: asyncio.TimerHandle | None = None
-        #: Where its step writes stderr, once it does.
-        self.stderr_file: str | None = None
-        #: Its outcome is on its way to the broker.
-        self.ending = False
-        #: Its record has ended, or is not ours: nothing more is to be written for it.
-        self.over = False
-
-    def last_lines(self) -> str:
-        """Return the end of what its step wrote to stderr, for whoever asks why it died."""
-        if self.stderr_file is None:
-            return ""
-        try:
-            with Path(self.stderr_file).open("rb") as written:
-                written.seek(0, os.SEEK_END)
-                written.seek(max(0, written.tell() - _LAST_BYTES))
-                lines = written.read().decode(errors="replace").strip().splitlines()
-        except OSError:
-            return ""
-        return "\nLast lines of its stderr:\n" + "\n".join(lines[-_LAST_LINES:]) if lines else ""
-
-
-def _death_in_words(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "Its process was killed because the fork server died."
-    if exit_code >= 0:
-        return f"Its process left with exit code {exit_code} and without a word."
-    name = signal.Signals(-exit_code).name
-    hint = " The kernel does that when memory runs out." if name == "SIGKILL" else ""
-    return f"Its process was killed by {name}.{hint}"
+                if not isinstance(error, BrokerUnavailable):
+                    await asyncio.sleep(_INSIST_PAUSE_S)

@@ -1,14 +1,13 @@
 """The worker's side of one fork server: starts it, hands it deliveries, hears how they end.
 
 Invariant: every delivery that was started gets exactly one last packet, ``exited``, also when the
-fork server itself dies; then its group was killed first.
+fork server itself dies; whatever the delivery had started is gone then.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -19,14 +18,22 @@ from ..dagster_seam import CodeLocation
 from ..errors import CodeLoadFailed
 from ..messages import CodeName, Message, kind_of
 from .forked_server import ForkedServer
+from .leftovers import end_leftovers
 from .place import Place
-from .process import signal_group
+from .process_tree import kill_tree
 from .wire import Packet, pack
 
 logger = logging.getLogger(__name__)
 
+_Process = asyncio.subprocess.Process | ForkedServer
+
 _LINE_LIMIT_BYTES = 64 * 1024 * 1024
-_RESTART_PAUSE_S = 1.0
+#: Pauses before a fork server that died, or did not load its code, is started again.
+_RESTART_FIRST_S, _RESTART_LAST_S = 1.0, 30.0
+#: How long a fork server may take to end.
+_GONE_WITHIN_S = 5.0
+#: How long its guardian may take then.
+_GUARDIAN_S = 1.0
 #: Renewals in a row that a fork server may leave unanswered, a minute of them: then it is killed.
 #: Counted, not timed: a worker that was frozen itself has asked once.
 _MOST_UNANSWERED = 20
@@ -42,14 +49,20 @@ class Execution:
     def __init__(self, key: str) -> None:
         self.key = key
         self.pid: int | None = None
+        #: Its last packet was taken.
+        self.over = False
         self._packets: asyncio.Queue[Packet] = asyncio.Queue()
+        self._told_last = False
 
     def hear(self, packet: Packet) -> None:
         """Take what the fork server said of it."""
         if packet["op"] == "started":
             self.pid = packet["pid"]
+        elif packet["op"] == "output" and not self._packets.empty() and self._told_last:
+            return  # it is told already that there is more in the log
         else:
             self._packets.put_nowait(packet)
+            self._told_last = packet["op"] == "output"
 
     async def packets(self) -> AsyncIterator[Packet]:
         """Yield what happens to it; the last one is ``exited``."""
@@ -57,6 +70,7 @@ class Execution:
             packet = await self._packets.get()
             yield packet
             if packet["op"] == "exited":
+                self.over = True
                 return
 
 
@@ -83,6 +97,8 @@ class ForkServerClient:
         self.pointers: Sequence[str] = ()
         #: Names of the users' own taskiq tasks in it; a cold server does not know them.
         self.tasks: Sequence[str] = ()
+        #: Why it serves nothing now; '' when it does, or is only being started.
+        self.trouble = ""
         self._executions: dict[str, Execution] = {}
         self._spare: int | None = None
         self._deadline_s: float | None = None
@@ -90,7 +106,7 @@ class ForkServerClient:
         self._stopping = False
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
-        self._process: asyncio.subprocess.Process | ForkedServer | None = None
+        self._process: _Process | None = None
         self._listener: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -103,7 +119,8 @@ class ForkServerClient:
         self._listener = asyncio.create_task(self._listen(reader))
 
     async def _launch(self) -> asyncio.StreamReader:
-        ours = await self._take_forked() or await self._start_fresh()
+        process, ours = self._take_forked() or await self._start_fresh()
+        self._process = process
         reader, self._writer = await asyncio.open_unix_connection(
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
@@ -112,8 +129,7 @@ class ForkServerClient:
             json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
         )
         if packet["op"] == "failed":
-            assert self._process is not None
-            await self._process.wait()
+            await process.wait()
             raise CodeLoadFailed(self.location.name, packet["traceback"])
         self.mode, self.pointers = packet["mode"], packet["pointers"]
         self.tasks = packet.get("tasks", [])
@@ -124,41 +140,39 @@ class ForkServerClient:
                 "themselves.",
                 self.location.name,
             )
+        self._unanswered = 0
         if self._spare is not None:
             self._send(op="spare", count=self._spare)
         if self._deadline_s is not None:
             self._send(op="deadline", boot_time_s=self._deadline_s)
+        self.trouble = ""
         self._ready.set()
         return reader
 
-    async def _take_forked(self) -> socket.socket | None:
-        """Return the wire to the process that was forked; the first time only."""
-        if self._forked is None:
-            return None
-        if self._process is self._forked:  # it died, or hung up
-            self._forked.kill()
-            await self._forked.wait()
-            self._forked = None
-            return None
-        self._process = self._forked
-        return self._forked.wire
+    def _take_forked(self) -> tuple[_Process, socket.socket] | None:
+        """Return the process that was forked and the wire to it; the first time only."""
+        forked, self._forked = self._forked, None
+        return None if forked is None else (forked, forked.wire)
 
-    async def _start_fresh(self) -> socket.socket:
+    async def _start_fresh(self) -> tuple[_Process, socket.socket]:
         ours, theirs = socket.socketpair()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dagster_taskiq_kit.worker.forkserver",
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dagster_taskiq_kit.worker.server_process",
             "server", str(theirs.fileno()), json.dumps(asdict(self.location)),
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
         theirs.close()
-        return ours
+        return process, ours
 
-    async def is_ready(self, within_s: float) -> bool:
-        """Wait until it can take deliveries, which it cannot while it is started again."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), within_s)
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can take deliveries, which it cannot while it is started again."""
         return self._ready.is_set()
+
+    async def ready(self) -> None:
+        """Wait until it can take deliveries."""
+        await self._ready.wait()
 
     def serves(self, code: CodeName) -> bool:
         """Return whether a message that names ``code`` is for this location."""
@@ -181,8 +195,8 @@ class ForkServerClient:
             op="start",
             key=key,
             kind=kind_of(message).value,
-            message=asdict(message),
             place=asdict(place),
+            body=json.dumps(asdict(message)).encode(),
         ):
             self._lost(execution)
         return execution
@@ -192,7 +206,7 @@ class ForkServerClient:
         self._send(op="go" if go else "stop", key=key)
 
     def signal(self, key: str, number: int) -> None:
-        """Send a signal to the whole group of a child."""
+        """Send a signal to a child; SIGKILL goes to all that it has started, too."""
         self._send(op="signal", key=key, signal=number)
 
     def keep_spare(self, count: int) -> None:
@@ -211,13 +225,16 @@ class ForkServerClient:
             self._unanswered = 0
             self._process.kill()
 
-    def _send(self, **packet: Any) -> bool:
+    def _send(self, *, body: bytes = b"", **header: Any) -> bool:
         if self._writer is None or self._writer.is_closing():
             return False
-        self._writer.write(pack(**packet))
+        self._writer.write(pack(body=body, **header))
         return True
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
+        assert self._process is not None
+        assert self._writer is not None
+        ending = asyncio.create_task(_end_with(self._process, reader))
         while line := await _next_line(reader):
             packet = json.loads(line)
             if packet["op"] == "vouched":
@@ -229,28 +246,36 @@ class ForkServerClient:
                 if packet["op"] == "exited":
                     del self._executions[packet["key"]]
         self._ready.clear()
-        self._unanswered = 0
-        for execution in list(self._executions.values()):
-            self._lost(execution)
+        self._writer.close()
+        await ending
+        await self._end_executions()
         if not self._stopping:
             logger.error("The fork server of %r died; starting another.", self.location.name)
             await self._restart()
 
+    async def _end_executions(self) -> None:
+        """End what the fork server, which is gone, had at work, and what it leaves behind."""
+        pids = [each.pid for each in self._executions.values() if each.pid is not None]
+        await asyncio.to_thread(_kill_trees, pids)
+        for execution in list(self._executions.values()):
+            self._lost(execution)
+
     async def _restart(self) -> None:
+        pause_s = _RESTART_FIRST_S
         while not self._stopping:
-            await asyncio.sleep(_RESTART_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _RESTART_LAST_S)
             try:
                 reader = await self._launch()
             except CodeLoadFailed as error:
                 logger.error("%s", error)
+                self.trouble = _last_line(error.user_traceback)
                 continue
             self._listener = asyncio.create_task(self._listen(reader))
             return
 
     def _lost(self, execution: Execution) -> None:
-        """End an execution whose fork server is gone; its group goes first."""
-        if execution.pid is not None:
-            signal_group(execution.pid, signal.SIGKILL)
+        """Say that an execution has ended whose fork server is gone."""
         self._executions.pop(execution.key, None)
         execution.hear(
             {"op": "exited", "key": execution.key, "pid": execution.pid, "exit_code": None}
@@ -263,8 +288,28 @@ class ForkServerClient:
             self._writer.close()
         if self._process is not None:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._process.wait(), 5)
+                await asyncio.wait_for(self._process.wait(), _GONE_WITHIN_S)
             if self._process.returncode is None:
                 self._process.kill()
         if self._listener is not None:
             self._listener.cancel()
+        await self._end_executions()
+
+
+async def _end_with(process: _Process, reader: asyncio.StreamReader) -> None:
+    """End the stream of a process that is gone: others may hold its end of the wire open."""
+    await process.wait()
+    # Its guardian does, until it has killed what there was; it takes milliseconds.
+    await asyncio.sleep(_GUARDIAN_S)
+    reader.feed_eof()
+
+
+def _kill_trees(pids: Sequence[int]) -> None:
+    for pid in pids:
+        kill_tree(pid)
+    end_leftovers()
+
+
+def _last_line(traceback: str) -> str:
+    lines = traceback.strip().splitlines()
+    return lines[-1].strip() if lines else "It said nothing."

@@ -21,9 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ..dagster_seam import CodeLocation
-from .forkserver import main_server
-from .process import die_with_parent, show_as, threads
-from .wire import Wire
+from .process import threads
+from .server_process import be_server
 
 
 @dataclass
@@ -51,6 +50,7 @@ class ForkedServer:
             finally:
                 loop.remove_reader(descriptor)
                 os.close(descriptor)
+        if self.returncode is None:  # nobody else waited meanwhile
             _, status = os.waitpid(self.pid, 0)  # noqa: ASYNC222  (it has ended)
             self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
@@ -84,15 +84,13 @@ def _fork(location: CodeLocation, others: Sequence[ForkedServer]) -> ForkedServe
         return ForkedServer(pid, ours)
     try:
         os.setsid()
-        show_as("fork server")
         for wire in (ours, *(other.wire for other in others)):
             wire.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         logging.root.handlers.clear()
         logging.root.setLevel(logging.WARNING)
-        die_with_parent()
-        main_server(Wire(theirs), json.dumps(asdict(location)), cold=False)
+        be_server(theirs, json.dumps(asdict(location)))
     except BaseException:  # noqa: BLE001  (the last word of this process)
         traceback.print_exc()
     finally:

@@ -1,37 +1,33 @@
-"""The fork server: parent, reaper and guard of the children of one code location.
+"""The fork server: parent, reaper and deadline-keeper of the children of one code location.
 
-Invariant: it is single-threaded, runs no user code after the import, and holds no open connection
-when it forks. A child's death is known from ``waitpid`` and nothing else. When the worker's end of
-the wire is gone, every process group it made is killed and it leaves. When the deadline that the
-worker gave it passes, every group at work is killed: a frozen, swapped-out or cut-off worker leaves
-nothing behind that others may execute again.
+Invariant: it is single-threaded, runs no user code after the import, holds no open connection when
+it forks, and nothing in its loop waits for anybody: what worker or child do not take now is sent
+later. A child's death is known from ``waitpid`` and nothing else; what it has started ends with it.
+When the worker's end of the wire is gone, all children are killed and it leaves. When the
+deadline that the worker gave it passes, every child at work is killed: a frozen, swapped-out or
+cut-off worker leaves nothing behind that others may execute again.
 
 *Warm*: it imports Dagster and the user's code once, makes and warms one instance, rehearses a
 step, and forks children ahead of need; a child inherits all of that. *Cold*: for code that leaves a
 thread running after its import, or wants another interpreter, it is the parent of children that are
 started as fresh processes and import for themselves; the protocol is the same.
-
-What each saving is worth and its trap: ``step_budget.md``.
 """
 
 import contextlib
-import gc
-import json
 import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..boot_time import boot_time_s
-from ..errors import CodeLoadFailed
-from .process import become_child, die_with_parent, signal_group, threads
-from .wire import Wire
+from .guardian import Guardian
+from .makers import ColdMaker, WarmMaker
+from .process import LINGER_S, when_parent_dies
+from .process_tree import adopt_orphans, children_of, kill, kill_group, kill_tree
+from .wire import Packet, PatientWire
 
 _SPARE_IDLE_S = 300.0
 _TICK_S = 1.0
@@ -39,6 +35,13 @@ _TICK_S = 1.0
 _HOLD_S = 0.01
 #: So soon after a start the next one is near, and the child for it connects ahead.
 _NEXT_IS_NEAR_S = 1.0
+#: A worker that has so much unread hears no child until it has read it: the child waits, not we.
+_MOST_UNSENT_BYTES = 1_048_576
+#: What is read of a worker in one turn, in chunks.
+_MOST_CHUNKS = 16
+_KILL_AGAIN_S = 0.01
+#: What the selector knows the wire to the worker and the wake-up of signals by; a child by its pid.
+_WORKER, _SIGNALS = -1, -2
 
 
 @dataclass
@@ -52,14 +55,18 @@ class Child:
         connects: It was told to connect to the database ahead.
         since_s: Monotonic time of its fork.
         leaving: It was told to end, or has ended: no delivery may be given to it any more.
+        deaf: Its end of the wire is gone.
+        gone_by_s: Monotonic time by which it must have left, once its message has ended.
     """
 
     pid: int
-    wire: Wire
+    wire: PatientWire
     key: str | None = None
     connects: bool = False
     since_s: float = field(default_factory=time.monotonic)
     leaving: bool = False
+    deaf: bool = False
+    gone_by_s: float | None = None
 
 
 class ForkServer:
@@ -70,7 +77,7 @@ class ForkServer:
         maker: Makes one child.
     """
 
-    def __init__(self, worker: Wire, maker: "WarmMaker | ColdMaker") -> None:
+    def __init__(self, worker: PatientWire, maker: WarmMaker | ColdMaker) -> None:
         self._worker = worker
         self._maker = maker
         self._spare_wanted = 1
@@ -80,9 +87,14 @@ class ForkServer:
         #: Boot time at which nobody vouches for the children any more; None when nothing is said.
         self._deadline_s: float | None = None
         self._selector = selectors.DefaultSelector()
+        self._guardian = Guardian(worker)
 
     def serve(self) -> None:
         """Serve until the worker is gone; returns when no child is left."""
+        adopt_orphans()
+        # From here on the end of the wire tells that the worker is gone: the kernel's signal would
+        # leave no time to kill what the children have started.
+        when_parent_dies(0)
         wake_read, wake_write = socket.socketpair()
         wake_read.setblocking(False)
         wake_write.setblocking(False)
@@ -90,35 +102,81 @@ class ForkServer:
         # The worker decides when we end; a Ctrl-C in a terminal reaches it too.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.set_wakeup_fd(wake_write.fileno())
-        self._selector.register(wake_read, selectors.EVENT_READ, "signal")
-        self._selector.register(self._worker, selectors.EVENT_READ, "worker")
+        signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wake_read, selectors.EVENT_READ, _SIGNALS)
         self._maker.inherit_not = [wake_read, wake_write]
+        self._guardian.begin([], [])
         try:
             while True:
                 timeout_s = min(self._keep_spares(), self._patience_s())
                 self._connect_the_next()
-                arrived = self._selector.select(timeout_s)
+                self._choose_interests()
+                ready = {event.data: mask for event, mask in self._selector.select(timeout_s)}
+                if ready.pop(_SIGNALS, 0):
+                    with contextlib.suppress(BlockingIOError):
+                        wake_read.recv(4096)
                 # First of all: after a freeze, what arrived is as old as the freeze.
-                self._keep_deadline()
-                for event, _ in arrived:
-                    if event.data == "signal":
-                        with contextlib.suppress(BlockingIOError):
-                            wake_read.recv(4096)
-                    elif event.data == "worker":
-                        for packet in self._worker.arrived():
-                            self._obey(packet)
-                    else:
-                        self._hear(event.data)
+                self._hear_worker(ready.pop(_WORKER, 0))
+                for pid, mask in ready.items():
+                    self._attend_to(self._children[pid], mask)
+                self._end_the_lingering()
                 self._reap()
+                self._guardian.flush()
         except EOFError:
             pass
         finally:
             self._kill_all()
 
+    def _choose_interests(self) -> None:
+        """Select for reading where we read, and for writing where something is unsent."""
+        full = self._worker.unsent_bytes >= _MOST_UNSENT_BYTES
+        self._select_for(self._worker, _WORKER, reads=True)
+        for child in self._children.values():
+            self._select_for(child.wire, child.pid, reads=not full and not child.deaf)
+
+    def _select_for(self, wire: PatientWire, data: int, *, reads: bool) -> None:
+        events = (selectors.EVENT_READ if reads else 0) | (
+            selectors.EVENT_WRITE if wire.unsent_bytes else 0
+        )
+        known = self._selector.get_map().get(wire.fileno())
+        if known is None:
+            if events:
+                self._selector.register(wire, events, data)
+        elif not events:
+            self._selector.unregister(wire)
+        elif events != known.events:
+            self._selector.modify(wire, events, data)
+
+    def _attend_to(self, child: Child, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            child.wire.flush()
+        if mask & selectors.EVENT_READ:
+            self._hear(child)
+
     # -- orders of the worker
 
-    def _obey(self, packet: Mapping[str, Any]) -> None:
+    def _hear_worker(self, mask: int) -> None:
+        """Take what the worker said, deadlines first: one may be newer than that which passed.
+
+        Raises:
+            EOFError: The worker is gone.
+        """
+        packets: list[Packet] = []
+        if mask & selectors.EVENT_WRITE:
+            self._worker.flush()
+        if mask & selectors.EVENT_READ:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(_MOST_CHUNKS):
+                    packets += self._worker.arrived()
+        deadlines = [packet for packet in packets if packet["op"] == "deadline"]
+        for packet in deadlines:
+            self._deadline_s = packet["boot_time_s"]
+            self._worker.send(op="vouched")
+        self._keep_deadline()
+        for packet in packets:
+            self._obey(packet)
+
+    def _obey(self, packet: Packet) -> None:
         operation = packet["op"]
         if operation == "start":
             child = self._take_spare()
@@ -132,15 +190,17 @@ class ForkServer:
             child = self._by_key.get(packet["key"])
             if child is not None:
                 child.wire.send(op=operation)
+                if operation == "stop":
+                    child.gone_by_s = time.monotonic() + LINGER_S
         elif operation == "signal":
             child = self._by_key.get(packet["key"])
-            if child is not None:
-                signal_group(child.pid, packet["signal"])
+            if child is not None and packet["signal"] == signal.SIGKILL:
+                kill_tree(child.pid)
+            elif child is not None:
+                # To it alone: it ends what it has started, in its own order.
+                kill(child.pid, packet["signal"])
         elif operation == "spare":
             self._spare_wanted = packet["count"]
-        elif operation == "deadline":
-            self._deadline_s = packet["boot_time_s"]
-            self._worker.send(op="vouched")
 
     def _patience_s(self) -> float:
         if self._deadline_s is None:
@@ -153,7 +213,7 @@ class ForkServer:
         # What is started after this is vouched for by the next renewal.
         self._deadline_s = None
         for child in self._by_key.values():
-            signal_group(child.pid, signal.SIGKILL)
+            kill_tree(child.pid)
             self._worker.send(op="expired", key=child.key)
 
     def _take_spare(self) -> Child:
@@ -171,7 +231,7 @@ class ForkServer:
             child.connects = True
             child.wire.send(op="connect")
 
-    def _waiting(self) -> list[Child]:
+    def _waiting(self) -> Sequence[Child]:
         return [c for c in self._children.values() if c.key is None and not c.leaving]
 
     # -- children
@@ -179,12 +239,13 @@ class ForkServer:
     def _make(self) -> Child:
         ours, theirs = socket.socketpair()
         pid = self._maker.make(
-            theirs, [self._worker, ours, *(c.wire for c in self._children.values())]
+            theirs,
+            [self._worker, self._guardian, ours, *(c.wire for c in self._children.values())],
         )
+        self._guardian.tell(pid, lives=True)
         theirs.close()
-        child = Child(pid, Wire(ours))
+        child = Child(pid, PatientWire(ours))
         self._children[pid] = child
-        self._selector.register(child.wire, selectors.EVENT_READ, child)
         return child
 
     def _keep_spares(self) -> float:
@@ -195,45 +256,68 @@ class ForkServer:
         waiting = self._waiting()
         since_start_s = time.monotonic() - self._last_start_s
         idle = since_start_s > _SPARE_IDLE_S
-        wanted = min(1, self._spare_wanted) if idle else self._spare_wanted
-        if len(waiting) < wanted:
+        least = min(1, self._spare_wanted) if idle else self._spare_wanted
+        # One more than is wanted may stay: it is there already.
+        missing, too_many = least - len(waiting), len(waiting) - max(1, least)
+        if missing > 0:
             if since_start_s < _HOLD_S:
                 return _HOLD_S - since_start_s
             self._make()
-        elif len(waiting) > max(1, wanted):
+        elif too_many > 0:
             # The oldest is next, and has perhaps connected already.
             youngest = max(waiting, key=lambda child: child.since_s)
             youngest.leaving = True
-            signal_group(youngest.pid, signal.SIGKILL)
-        return _TICK_S if len(waiting) in (wanted - 1, wanted) else 0.0
+            kill_tree(youngest.pid)
+        return 0.0 if missing > 1 or too_many > 1 else _TICK_S
 
-    def _hear(self, child: Child) -> None:
+    def _hear(self, child: Child) -> bool:
+        """Pass on what a child said; returns whether there was anything."""
         try:
             for packet in child.wire.arrived():
                 self._worker.send(**packet, key=child.key)
+                if packet["op"] == "done":
+                    child.gone_by_s = time.monotonic() + LINGER_S
+        except BlockingIOError:
+            return False
         except EOFError:
-            child.leaving = True
-            self._selector.unregister(child.wire)
-            child.wire.close()
+            child.leaving = child.deaf = True
+            return False
+        return True
+
+    def _end_the_lingering(self) -> None:
+        """Kill children that do not leave though their message has ended."""
+        for child in self._by_key.values():
+            if child.gone_by_s is not None and time.monotonic() > child.gone_by_s:
+                child.gone_by_s = None
+                self._worker.send(op="lingered", key=child.key)
+                kill_tree(child.pid)
 
     def _reap(self) -> None:
-        while self._children:
+        """Take in which children have ended, and end what they have started."""
+        ended = False
+        while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                break
             if pid == 0:
-                return
+                break
+            ended = True
+            if pid == self._guardian.pid:
+                self._guardian.begin(
+                    list(self._children), [child.wire for child in self._children.values()]
+                )
             child = self._children.pop(pid, None)
             if child is None:
                 continue
-            # Its last words may still stand in the socket.
-            with contextlib.suppress(KeyError, ValueError):
-                self._hear(child)
-            with contextlib.suppress(KeyError, ValueError):
+            kill_group(pid)
+            self._guardian.tell(pid, lives=False)
+            # Its last words may still stand in the socket, which others may hold open.
+            while not child.deaf and self._hear(child):
+                pass
+            with contextlib.suppress(KeyError):
                 self._selector.unregister(child.wire)
             child.wire.close()
-            signal_group(pid, signal.SIGKILL)  # grandchildren that outlived it
             if child.key is not None:
                 del self._by_key[child.key]
                 self._worker.send(
@@ -244,156 +328,29 @@ class ForkServer:
                     cpu_s=usage.ru_utime + usage.ru_stime,
                     max_rss_kib=usage.ru_maxrss,
                 )
+        if ended:
+            self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Kill what children that have ended left behind; it is a child of ours now.
+
+        A living child is the parent of its own orphans. What the user's code started when it was
+        imported is of our session, and stays.
+        """
+        own_session = os.getsid(0)
+        for pid in children_of(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                if pid not in self._children and os.getsid(pid) != own_session:
+                    kill_tree(pid)
 
     def _kill_all(self) -> None:
-        for child in self._children.values():
-            signal_group(child.pid, signal.SIGKILL)
-        for child in self._children.values():
+        """Kill what is below, until nothing is; the guardian leaves by itself."""
+        while children := [p for p in children_of(os.getpid()) if p != self._guardian.pid]:
+            for pid in children:
+                kill_tree(pid)
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(child.pid, 0)
-
-
-class WarmMaker:
-    """Forks children of this very process, which has everything loaded.
-
-    Args:
-        loaded: What :func:`_load` returned: all that a child inherits.
-    """
-
-    def __init__(self, loaded: tuple[Any, Any, Any]) -> None:
-        self._loaded = loaded
-        self.inherit_not: list[Any] = []
-
-    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
-        """Fork one child that waits on ``control``; returns its pid."""
-        from .child import serve_one
-
-        pid = os.fork()
-        if pid:
-            return pid
-        try:
-            become_child()
-            for end in (*not_theirs, *self.inherit_not):
-                end.close()
-            serve_one(*self._loaded, Wire(control))
-        finally:
-            os._exit(70)
-
-
-class ColdMaker:
-    """Starts children as fresh processes that import for themselves.
-
-    Args:
-        location: The code location, as this module's ``main`` takes it.
-        executable: The interpreter to start.
-    """
-
-    def __init__(self, location: str, executable: str) -> None:
-        self._location = location
-        self._executable = executable
-        self.inherit_not: list[Any] = []
-
-    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:  # noqa: ARG002
-        """Start one child that loads the code, then waits on ``control``; returns its pid."""
-        process = subprocess.Popen(
-            [
-                self._executable, "-m", "dagster_taskiq_kit.worker.forkserver",
-                "child", str(control.fileno()), self._location,
-            ],
-            pass_fds=[control.fileno()],
-            start_new_session=True,
-        )  # fmt: skip
-        # Its end is read by our own waitpid; the object must not try as well.
-        process.returncode = 0
-        return process.pid
-
-
-def _load(location: str) -> tuple[Any, Any, Any]:
-    """Import the code, plan its jobs, and make, warm and disconnect the instance."""
-    from .. import dagster_seam as seam
-    from .. import instance_pool
-    from ..broken_statements import repeat_what_broke
-    from ..database_outages import open_instance_through_outages
-    from ..event_writing import write_events_shortly
-    from ..prepared_jobs import PreparedJobs
-    from .rehearsal import rehearse
-
-    seam.write_compute_logs_without_mirror()
-    rehearse()
-    seam.keep_reconstructed_code()
-    code = seam.load_code(seam.CodeLocation(**json.loads(location)))
-    instance = open_instance_through_outages()
-    instance_pool.pool_connections(instance)
-    instance_pool.warm_instance(instance)
-    write_events_shortly(instance)
-    repeat_what_broke(instance)
-    prepared = PreparedJobs()
-    prepared.prepare(code, instance)
-    instance_pool.close_connections(instance)
-    return code, prepared, instance
-
-
-def main_server(worker: Wire, location: str, *, cold: bool) -> None:
-    """Be a fork server; returns when its worker is gone or the code did not load."""
-    executable = json.loads(location)["executable"] or sys.executable
-    cold = cold or os.path.realpath(executable) != os.path.realpath(sys.executable)
-    if cold:
-        maker: WarmMaker | ColdMaker = ColdMaker(location, executable)
-        from .. import dagster_seam as seam
-
-        pointers = list(seam.pointers_of(seam.CodeLocation(**json.loads(location))))
-        worker.send(op="ready", pid=os.getpid(), mode="cold", pointers=pointers)
-    else:
-        try:
-            loaded = _load(location)
-        except CodeLoadFailed as error:
-            worker.send(op="failed", location=error.location, traceback=error.user_traceback)
-            return
-        except Exception as error:  # noqa: BLE001  (the worker says it)
-            worker.send(op="failed", location=json.loads(location)["name"], traceback=str(error))
-            return
-        if threads() > 1:
-            # The code left a thread running: a fork of this process would not be safe.
-            os.set_inheritable(worker.fileno(), True)
-            os.execv(  # noqa: S606
-                sys.executable,
-                [sys.executable, "-m", __spec__.name, "cold", str(worker.fileno()), location],
-            )
-        die_with_parent()
-        sys.stdout.flush()  # what the code printed while it loaded is not each child's to say again
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # in the fork server only: a collection would copy every page it visits
-        maker = WarmMaker(loaded)
-        from .user_task import registered_tasks
-
-        ours = {"pointers": list(loaded[0].pointers()), "tasks": list(registered_tasks())}
-        worker.send(op="ready", pid=os.getpid(), mode="warm", **ours)
-    ForkServer(worker, maker).serve()
-
-
-def _main_child(control: Wire, location: str) -> None:
-    from .child import refuse_one, serve_one
-
-    become_child()
-    try:
-        loaded = _load(location)
-    except CodeLoadFailed as error:
-        refuse_one(error, control)
-    else:
-        serve_one(*loaded, control)
-
-
-def main() -> None:
-    """Entry point: ``server|cold|child DESCRIPTOR LOCATION``."""
-    role, descriptor, location = sys.argv[1:4]
-    end = socket.socket(fileno=int(descriptor))
-    end.set_inheritable(False)
-    if role == "child":
-        _main_child(Wire(end), location)
-    else:
-        main_server(Wire(end), location, cold=role == "cold")
-
-
-if __name__ == "__main__":
-    main()
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            time.sleep(_KILL_AGAIN_S)
+        for pid in self._children:
+            self._guardian.tell(pid, lives=False)

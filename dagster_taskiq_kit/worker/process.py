@@ -1,7 +1,8 @@
 """What a process of ours does first and last; nothing here imports Dagster.
 
-Invariant: a child leads its own session (so its whole group can be killed), dies with its parent,
-has default signal handlers, and finalizes only what was registered in itself.
+Invariant: a child leads its own session (so its whole group can be killed), stops with its parent,
+is the parent of whatever below it has lost its own (so all of it is found), has default signal
+handlers, and finalizes only what was registered in itself.
 """
 
 import atexit
@@ -17,16 +18,26 @@ import threading
 import weakref
 from pathlib import Path
 
+from .process_tree import adopt_orphans
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+
+#: What ``ps`` shows.
+CHILD, FORK_SERVER, GUARDIAN = "child", "fork server", "guardian"
+
+#: How long the process of a message that has ended may take to leave.
+LINGER_S = 10.0
 
 
 def become_child() -> None:
     """Turn a fresh process into a child."""
     with contextlib.suppress(PermissionError):  # a cold child leads its session already
         os.setsid()
-    show_as("child")
-    die_with_parent()
+    show_as(CHILD)
+    # Whoever kills it then finds all that it has started below it.
+    when_parent_dies(signal.SIGSTOP)
+    adopt_orphans()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,10 +55,10 @@ def become_child() -> None:
     gc.enable()
 
 
-def die_with_parent() -> None:
-    """On Linux, have the kernel kill this process when its parent dies."""
+def when_parent_dies(number: int) -> None:
+    """On Linux, have the kernel send this process a signal when its parent dies; 0 for none."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def show_as(name: str) -> None:
@@ -65,8 +76,21 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 2
 
 
+def threads_left() -> list[str]:
+    """Return the names of the threads that an interpreter would wait for at its end."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
+
+
 def leave() -> None:
-    """End the process: do what an interpreter does at its end, then leave by ``os._exit``."""
+    """End the process: do what an interpreter does at its end, then leave by ``os._exit``.
+
+    What is left behind by a step can make that last for ever (a thread, an exit handler, a pool, a
+    reader of stdout that is gone); its fork server kills it then.
+    """
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -75,12 +99,3 @@ def leave() -> None:
         sys.stderr.flush()
     finally:
         os._exit(0)
-
-
-def signal_group(pid: int, number: int) -> None:
-    """Send a signal to a child's whole group; nothing happens when it is gone."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        try:
-            os.killpg(pid, number)
-        except ProcessLookupError:
-            os.kill(pid, number)  # it has not made its group yet

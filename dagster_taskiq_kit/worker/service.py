@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,11 +114,12 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._told_to_stop, number)
         self._transitions = AsyncConnection(self._settings)
         self._deliveries = Deliveries(
-            self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed
-        )
+            self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed,
+            self._report_canceled,
+        )  # fmt: skip
         self._heartbeat = Heartbeat(
             AsyncConnection(self._settings),
             self._settings,
@@ -133,6 +134,14 @@ class Worker:
             await self._work()
         finally:
             await asyncio.gather(*(server.stop() for server in self._servers))
+
+    def _told_to_stop(self, number: int) -> None:
+        """Drain at the first signal; end at once at the second, as if killed: others rescue."""
+        if self._stop.is_set():
+            logger.warning("Told to stop again: ending at once; what runs here is killed.")
+            logging.shutdown()
+            os._exit(128 + number)
+        self._stop.set()
 
     async def _work(self) -> None:
         self._slots_changed()
@@ -163,7 +172,7 @@ class Worker:
         finally:
             stopping.cancel()
             await _cancel(background)
-            with contextlib.suppress(BrokerUnavailable):
+            with contextlib.suppress(BrokerError):
                 await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
 
     def _receivers(self) -> Sequence[LaneReceiver]:
@@ -174,6 +183,8 @@ class Worker:
                     self._settings,
                     Lane(name, self.worker_id, kinds, self._options.queues, slots[name]),
                     on_outage=self._say_outage,
+                    may_claim=self._can_serve,
+                    on_claimed=self._deliveries.take,
                 ),
                 slots[name],
                 self._deliveries.execute,
@@ -196,9 +207,31 @@ class Worker:
         )
         self._deliveries.hand_over_runs()
         _, unfinished = await asyncio.wait(lanes, timeout=self._settings.drain_timeout_s)
-        if unfinished:
-            self._deliveries.give_back_all()
-            await asyncio.wait(unfinished)
+        giving_back = asyncio.create_task(self._give_back(unfinished))
+        _, waiting = await asyncio.wait([giving_back], timeout=self._settings.lease_s)
+        if waiting:
+            logger.warning(
+                "Draining took a lease longer than its time; leaving. Other workers take over what "
+                "was not given back when the lease of this one has ended.",
+                extra={"action": "drain_given_up", "worker_id": self.worker_id},
+            )
+            await _cancel([giving_back, *unfinished])
+
+    async def _give_back(self, lanes: Collection[asyncio.Task[None]]) -> None:
+        await self._deliveries.give_back_all()
+        if lanes:
+            await asyncio.wait(lanes)
+
+    async def _can_serve(self) -> None:
+        """Wait until every fork server can take what a claim may bring."""
+        for server in self._servers:
+            await server.ready()
+
+    def _report_canceled(self, run_id: str) -> None:
+        """Write the end of a cancelled run whose own process was killed before it could."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceled(run)
 
     # -- heartbeat and orders
 
@@ -351,7 +384,8 @@ class Worker:
             slots=self._options.slots,
             run_slots=self._options.run_slots,
             locations=[server.location.name for server in self._servers],
-            state=self._state,
+            state=self._state_now(),
+            trouble=" ".join(f"{s.location.name}: {s.trouble}" for s in self._servers if s.trouble),
             busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),
             busy_run_slots=self._deliveries.busy(Kind.RUN),
             executing=list(self._deliveries.holdings()),
@@ -360,6 +394,10 @@ class Worker:
             storage=self._storage[1],
             clock_s=time.time(),
         )
+
+    def _state_now(self) -> str:
+        broken = any(server.trouble for server in self._servers)
+        return "unready" if self._state == "alive" and broken else self._state
 
     def _say_outage(self, away: bool) -> None:
         logger.warning("The broker is %s.", "away; waiting for it" if away else "back")

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dagster_taskiq_kit.worker.forkserver import ForkServer
-from dagster_taskiq_kit.worker.wire import Wire
+from dagster_taskiq_kit.worker.wire import PatientWire
 
 
 class Maker:
@@ -30,7 +30,7 @@ def maker():
 @pytest.fixture
 def server(maker):
     worker, other_end = socket.socketpair()
-    made = ForkServer(Wire(worker), maker)
+    made = ForkServer(PatientWire(worker), maker)
     for _ in range(3):
         made._make()
     yield made
@@ -83,9 +83,14 @@ def test_no_child_is_made_while_its_number_is_on_its_way(server, maker):
 
 def test_of_too_many_children_the_youngest_goes(server, monkeypatch):
     killed = []
-    monkeypatch.setattr(
-        "dagster_taskiq_kit.worker.forkserver.signal_group", lambda pid, _: killed.append(pid)
-    )
+    monkeypatch.setattr("dagster_taskiq_kit.worker.forkserver.kill_tree", killed.append)
     server._obey({"op": "spare", "count": 2})
     server._keep_spares()
     assert killed == [max(server._children)]
+
+
+def test_a_server_that_is_asked_for_no_spare_child_and_has_one_waits(server):
+    server._obey({"op": "spare", "count": 0})
+    while len(server._waiting()) > 1:
+        server._keep_spares()
+    assert server._keep_spares() == pytest.approx(1)
