@@ -16,7 +16,7 @@ from ..broker.connection import SyncConnection
 from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..errors import BrokerError, TaskiqKitError, WaitedTooLong
-from ..health.snapshot import read_snapshot
+from ..health.snapshot import Snapshot, read_snapshot
 from ..inline_runs import launched_inline
 from ..messages import run_task_id
 from ..run_submission import RunSubmission
@@ -185,16 +185,16 @@ class Reconcile:
             if queue.oldest_waiting_in(lane) > self._settings.unserved_note_s
         ]
         served = {name for name, without in lanes.items() if not without}
-        served &= {queue.name for queue in snapshot.queues if snapshot.servers_of(queue.name)}
+        served &= {
+            queue.name
+            for queue in snapshot.queues
+            if any(worker.state != "unready" for worker in snapshot.servers_of(queue.name))
+        }
         noted = WaitingNotes(self._broker)
         for name, lane in unserved:
             for run_id in noted.waiting_runs(name, lane):
                 if noted.note(run_id, name):
-                    self._say_by_id(
-                        run_id,
-                        f"No live worker serves queue {name!r}, in which work of this run waits. "
-                        f"Start one with `dagster-taskiq worker start -q {name}`.",
-                    )
+                    self._say_by_id(run_id, _unserved_in_words(name, snapshot))
         for run_id, name in noted.all():
             if name in served and noted.forget(run_id, name):
                 self._say_by_id(run_id, f"A worker serves queue {name!r} again.")
@@ -249,3 +249,18 @@ class Reconcile:
                 elif entry.dagster_run.is_finished:
                     ended_s = entry.end_time or entry.update_timestamp.timestamp()
                     yield run_id, time.time() - ended_s
+
+
+def _unserved_in_words(queue: str, snapshot: Snapshot) -> str:
+    """Return what a run's log says of a queue in which work of it waits and nobody takes it."""
+    unready = [worker.card for worker in snapshot.servers_of(queue) if worker.state == "unready"]
+    if unready:
+        return (
+            f"No worker takes work from queue {queue!r}, in which work of this run waits: worker "
+            f"{unready[0].name} on {unready[0].host} cannot load its code any more "
+            f"({unready[0].trouble}). Mend the code; the run goes on then."
+        )
+    return (
+        f"No live worker serves queue {queue!r}, in which work of this run waits. "
+        f"Start one with `dagster-taskiq worker start -q {queue}`."
+    )

@@ -83,7 +83,8 @@ _CATALOGUE = (
     Metric("message_duration_seconds", HISTOGRAM, ("queue", "kind"),
            "From start to end of a delivery that had an outcome."),
     Metric("workers", GAUGE, ("queue", "state"),
-           "Workers that serve the queue: alive, draining, or expired (silent, not yet given up)."),
+           "Workers that serve the queue: alive, unready (their code does not load), draining, or "
+           "expired."),
     Metric("workers_lost", COUNTER, (), "Workers that were given up."),
     Metric("worker_slots", GAUGE, ("lane", "state"),
            "Slots of all live workers, busy and free; lane step also serves the users' own tasks."),

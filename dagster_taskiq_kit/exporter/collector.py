@@ -18,7 +18,7 @@ from .families import Families
 
 KINDS = tuple(kind.value for kind in Kind)
 OUTCOMES = ("succeeded", "failed", "crashed", "cancelled", "refused")
-WORKER_STATES = ("alive", "draining", "expired")
+WORKER_STATES = ("alive", "unready", "draining", "expired")
 OTHER = "other"
 MOST_QUEUES = 100
 

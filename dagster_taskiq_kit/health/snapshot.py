@@ -123,7 +123,7 @@ class WorkerReading:
 
     @property
     def state(self) -> str:
-        """``alive``, ``draining`` or ``expired``."""
+        """``alive``, ``unready``, ``draining`` or ``expired``."""
         return self.card.state if self.live else "expired"
 
 
@@ -222,7 +222,8 @@ class Snapshot:
         return [
             lane
             for lane in LANES
-            if queue.waiting_in(lane) and not self.servers_of(queue.name, lane)
+            if queue.waiting_in(lane)
+            and not any(w.state != "unready" for w in self.servers_of(queue.name, lane))
         ]
 
 

@@ -146,6 +146,22 @@ def _shared_storage(snapshot: Snapshot, settings: TaskiqSettings) -> Finding:
     return verdict(Severity.OK, f"{counted(len(hosts), 'host')}, one storage folder.")
 
 
+def _code_loaded(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
+    unready = [worker for worker in snapshot.live_workers if worker.state == "unready"]
+    said = [f"{w.card.name} on {w.card.host}: {w.card.trouble}" for w in unready[:FEW]]
+    return Finding(
+        "workers",
+        "code_loaded",
+        Severity.ERROR if unready else Severity.OK,
+        f"{counted(len(unready), 'worker')} cannot load the code any more and takes no work "
+        f"({'; '.join(said)})." if unready else "Every live worker can load its code.",
+        "Mend the code: it is tried again each half minute. What waits is taken by other workers."
+        if unready else "",
+        {"unready_workers": len(unready)},
+        "error when a live worker cannot load its code",
+    )  # fmt: skip
+
+
 WORKER_RULES: Sequence[Callable[[Snapshot, TaskiqSettings], Finding]] = (
-    _heartbeats, _slots_free, _version_skew, _shared_storage,
+    _heartbeats, _code_loaded, _slots_free, _version_skew, _shared_storage,
 )  # fmt: skip

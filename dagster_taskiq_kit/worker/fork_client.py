@@ -68,9 +68,9 @@ class Execution:
         """Yield what happens to it; the last one is ``exited``."""
         while True:
             packet = await self._packets.get()
+            self.over = packet["op"] == "exited"
             yield packet
-            if packet["op"] == "exited":
-                self.over = True
+            if self.over:
                 return
 
 

@@ -48,8 +48,11 @@ class Entry:
 class Chaos:
     """A fleet under test, its ledger and its gates."""
 
-    def __init__(self, fleet: Fleet, folder: Path, context, process_context) -> None:
+    def __init__(
+        self, fleet: Fleet, folder: Path, context, process_context, code: Path = CODE
+    ) -> None:
         self.fleet = fleet
+        self.code = code
         self.ledger_file = folder / "ledger"
         self.gates = folder / "gates"
         self._context = context
@@ -58,7 +61,7 @@ class Chaos:
     def start_worker(self, *arguments: str, **options):
         environment = {"LEDGER": str(self.ledger_file), **options.pop("environment", {})}
         return self.fleet.start_worker(
-            "-f", str(CODE), *arguments, environment=environment, **options
+            "-f", str(self.code), *arguments, environment=environment, **options
         )
 
     def start_orchestrating(self, **options):
@@ -119,6 +122,18 @@ class Chaos:
         )
         return [error for error in iteration if error is not None]
 
+    def noted(self, name: str) -> list[dict]:
+        """What bodies noted under a name, in order."""
+        file = self.ledger_file.parent / "pids"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [note for note in map(json.loads, lines) if note["name"] == name]
+
+    def wait_for_note(self, name: str, count: int = 1) -> dict:
+        self.fleet.wait_for(
+            lambda: len(self.noted(name)) >= count, f"{count} notes of {name}", self.explain
+        )
+        return self.noted(name)[count - 1]
+
     def kill(self, worker) -> None:
         worker.send_signal(signal.SIGKILL)
         worker.wait(20)
@@ -165,10 +180,10 @@ def make_chaos(make_fleet, tmp_path):
     import contextlib
 
     @contextlib.contextmanager
-    def make(settings=None, **options):
+    def make(settings=None, code=CODE, **options):
         (tmp_path / "gates").mkdir(exist_ok=True)
         workspace = tmp_path / "workspace.yaml"
-        target = {"relative_path": str(CODE), "location_name": "chaos_jobs.py"}
+        target = {"relative_path": str(code), "location_name": code.name}
         workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LEDGER", str(tmp_path / "ledger"))
@@ -180,8 +195,7 @@ def make_chaos(make_fleet, tmp_path):
                     code_server_log_level="WARNING",
                 ) as process_context,
             ):  # fmt: skip
-                yield Chaos(
-                    fleet, tmp_path, process_context.create_request_context(), process_context
-                )
+                context = process_context.create_request_context()
+                yield Chaos(fleet, tmp_path, context, process_context, code)
 
     return make

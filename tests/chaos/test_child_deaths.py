@@ -5,6 +5,7 @@ import time
 import dagster as dg
 import psutil
 
+from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.messages import run_task_id
 
 from .conftest import CODE, Chaos
@@ -64,8 +65,15 @@ def test_a_step_of_four_leases_runs_once(chaos: Chaos):
     assert len(chaos.bodies("first")) == 1
 
 
-def test_a_fork_server_that_cannot_start_spends_no_delivery(chaos: Chaos, tmp_path):
-    """It dies while its code does not import: the run waits, and goes on when the code is back."""
+def test_a_worker_whose_code_does_not_load_any_more_claims_nothing_and_says_so(
+    make_chaos, tmp_path
+):
+    """Its fork server dies while the code is broken: others do the work, and it goes on later."""
+    with make_chaos(settings={"unserved_note_s": 1}) as chaos:
+        _serve_broken_code(chaos, tmp_path)
+
+
+def _serve_broken_code(chaos: Chaos, tmp_path) -> None:
     code = tmp_path / CODE.name
     code.write_text(CODE.read_text())
     environment = {"LEDGER": str(chaos.ledger_file)}
@@ -74,12 +82,28 @@ def test_a_fork_server_that_cannot_start_spends_no_delivery(chaos: Chaos, tmp_pa
     code.write_text("raise RuntimeError('half a deploy')")
     fork_server.kill()
     chaos.fleet.wait_for(lambda: "half a deploy" in chaos.worker_said(1), "the failed restart")
+    fleet = chaos.fleet
     run_id = chaos.launch("one")
-    record = chaos.fleet.broker.keys.name("record", run_task_id(run_id, 0))
-    counters = chaos.fleet.broker.keys.name("counters")
-    claims = lambda: int(chaos.fleet.broker.client.hget(counters, "claimed|default|run") or 0)  # noqa: E731
-    chaos.fleet.wait_for(lambda: claims() >= 2, "two vain claims", chaos.explain)
-    code.write_text(CODE.read_text())
+    unready = lambda: [w.card.trouble for w in fleet.snapshot().workers if w.state == "unready"]  # noqa: E731
+    fleet.wait_for(lambda: "half a deploy" in "".join(unready()), "the card to say it")
+    (finding,) = [
+        each for each in judge(fleet.snapshot(), fleet.settings) if each.check == "code_loaded"
+    ]
+    assert not finding.ok
+    assert "half a deploy" in finding.sentence
+    noted = lambda: [line for line in fleet.said(run_id) if "cannot load its code" in line]  # noqa: E731
+    fleet.wait_for(
+        lambda: any("half a deploy" in line for line in noted()), "the run's log", chaos.explain
+    )
+    record = fleet.broker.keys.name("record", run_task_id(run_id, 0))
+    assert fleet.broker.client.hget(record, "deliveries") == b"0"
+    # A fleet is not held up by it.
+    other = chaos.start_worker()
     chaos.open_gates("first")
-    assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
-    assert int(chaos.fleet.broker.client.hget(record, "deliveries")) == 1
+    assert fleet.wait_for_run(run_id).status is STATUS.SUCCESS
+    assert fleet.broker.client.hget(record, "deliveries") == b"1"
+    assert fleet.stop_worker(other) == 0
+    code.write_text(CODE.read_text())
+    fleet.wait_for(lambda: not unready(), "the code to be loaded again", chaos.explain)
+    assert [each.name() for each in psutil.Process(worker.pid).children()] == ["fork server"]
+    assert fleet.wait_for_run(chaos.launch("one")).status is STATUS.SUCCESS

@@ -176,6 +176,9 @@ def test_a_fork_server_that_hangs_is_killed_with_its_children_and_replaced(chaos
     chaos.fleet.wait_for(lambda: gone(hung.pid), "it to be killed", chaos.explain)
     chaos.fleet.wait_for(lambda: gone(body.pid), "its child to be killed", chaos.explain)
     chaos.wait_for_bodies("patient", 2)
+    said = "\n".join(chaos.fleet.said(run_id))
+    assert "the fork server died or did not answer" in said
+    assert "lease" not in said
     chaos.open_gates("patient")
     one_outcome(chaos, run_id, "patient")
     assert chaos.fleet.stop_worker(worker) == 0
