@@ -250,17 +250,18 @@ def cancel_message(task_id: str, outcome_ttl_s: int) -> Call[str]:
     return Call("cancel_message", [task_id, str(outcome_ttl_s)], text)
 
 
-def restate(delivery: Delivery, worker_id: str) -> Call[Verdict]:
+def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[Verdict]:
     """Write again what a worker really executes and the server forgot.
 
     Args:
         delivery: What it executes.
         worker_id: Who it is.
+        instead_of: Owner token by which the same worker has claimed the message once more.
     """
     arguments = [
         delivery.task_id, delivery.token, worker_id, delivery.kind.value, delivery.queue,
         str(delivery.band), delivery.run_id, delivery.payload, str(delivery.deliveries),
-        str(delivery.waited_ms),
+        str(delivery.waited_ms), instead_of,
     ]  # fmt: skip
     return Call("restate", arguments, _verdict)
 

@@ -74,10 +74,15 @@ class Deliveries:
 
     def take(self, delivery: Delivery) -> Held:
         """Hold a delivery, from the moment in which its claim was answered."""
+        held = Held(delivery)
         for older in self._held.values():
-            if older.delivery.task_id == delivery.task_id:
+            if older.delivery.task_id != delivery.task_id or older.over:
+                continue
+            if older.began and not older.ending:
+                held.forgotten = older  # the broker forgot that it runs here
+            else:
                 self._abandon(older)  # it was taken from us, and has come again
-        held = self._held[delivery.token] = Held(delivery)
+        self._held[delivery.token] = held
         self._changed()
         return held
 
@@ -106,8 +111,8 @@ class Deliveries:
         return sum(held.delivery.kind in kinds for held in self._held.values())
 
     def _present(self, task_id: str) -> Held | None:
-        """Return the delivery of a message that is not over, or None."""
-        for held in self._held.values():
+        """Return the last delivery of a message that is not over, or None."""
+        for held in reversed(self._held.values()):
             if held.delivery.task_id == task_id and not held.over:
                 return held
         return None
@@ -119,8 +124,9 @@ class Deliveries:
         held = self._held.get(delivery.token) or self.take(delivery)
         held.followed = True
         try:
-            await self._await_older(held)
-            await self._execute(held)
+            if not await self._is_running_already(held):
+                await self._await_older(held)
+                await self._execute(held)
         finally:
             if held.timer is not None:
                 held.timer.cancel()
@@ -128,6 +134,18 @@ class Deliveries:
             del self._held[delivery.token]
             held.gone.set()
             self._changed()
+
+    async def _is_running_already(self, held: Held) -> bool:
+        """State again what runs here and the broker forgot, in the place of its second claim."""
+        if held.forgotten is None or held.forgotten.over:
+            return False
+        older = held.forgotten.delivery
+        restate = records.restate(older, self._worker_id, instead_of=held.delivery.token)
+        if await self._insist(restate) == "ok":
+            held.over = True
+            return True
+        self._abandon(held.forgotten)
+        return False
 
     async def _await_older(self, held: Held) -> None:
         """Wait until no process of an earlier delivery of the same message is left."""

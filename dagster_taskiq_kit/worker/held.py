@@ -30,6 +30,8 @@ class Held:
         self.server: ForkServerClient | None = None
         #: Its process, once it has one.
         self.execution: Execution | None = None
+        #: The delivery by which the message runs here already, when the broker forgot that.
+        self.forgotten: Held | None = None
         #: Somebody follows it to its end.
         self.followed = False
         self.began = False

@@ -396,3 +396,21 @@ def test_status_says_what_the_health_rules_say_and_its_exit_code_is_theirs(conne
     assert "dagster-taskiq queue resume default" in paused.stdout
     assert queue("resume") == "Queue 'default' is handed out.\n"
     assert client.claim().task_id == "a"
+
+
+def test_what_a_worker_runs_and_claims_once_more_stays_with_its_first_delivery(client, connection):
+    """The broker forgot claim and start, and the worker's lane is faster than its renewal."""
+    client.submit("a")
+    first = client.claim()
+    assert client.begin(first) == "ok"
+    connection.client.delete(connection.keys.name("record", "a"))
+    client.submit("a")
+    second = client.claim()
+    restate = records.restate(first, "w", instead_of=second.token)
+    assert [connection.run(restate) for _ in range(2)] == ["ok", "ok"]
+    assert client.begin(second) == "revoked"
+    record = readings.fetch(connection, "a")
+    assert (record.state, record.deliveries) == (State.RUNNING, 1)
+    stranger = records.restate(second, "w", instead_of="of nobody")
+    assert connection.run(stranger) == "revoked"
+    assert client.finish(first) == "ok"
