@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -49,13 +50,19 @@ def free_port() -> int:
         return port
 
 
-def start_embedded(group: ProcessGroup, directory: Path, port: int | None = None) -> str:
+def start_embedded(
+    group: ProcessGroup,
+    directory: Path,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Start a server and wait until it answers.
 
     Args:
         group: What it ends with.
         directory: Where its append-only file lives; made if missing.
         port: TCP port; default a free one.
+        environment: Its whole environment; default ours.
 
     Returns:
         Its url.
@@ -82,7 +89,7 @@ def start_embedded(group: ProcessGroup, directory: Path, port: int | None = None
     command = [find_server()]
     for name, value in options.items():
         command += [f"--{name}", os.fspath(value) if isinstance(value, Path) else str(value)]
-    program = group.start(command, stop_within_s=5.0)
+    program = group.start(command, environment=environment, stop_within_s=5.0)
 
     no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
 

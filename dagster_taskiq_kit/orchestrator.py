@@ -208,7 +208,7 @@ class Orchestrator:
         """Wait until the broker is back; an outage of the broker fails no run."""
         self._say(f"{error} Waiting for it; steps that run go on.")
         # A server that loads, fails over or is full answers a ping; it is back when it can write.
-        write = records.take_turn("probe", self._run.run_id, _PROBE_S)
+        write = records.take_turn("probe", self._run.run_id)
         while not seam.check_captured_interrupt():
             try:
                 self._broker.run(write, give_up_s=0)

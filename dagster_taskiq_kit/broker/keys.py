@@ -106,7 +106,9 @@ KEYS: dict[str, Key] = {
     ),
     "watch": Key((), "string", "health sensor", "4 ticks", "which sensor reports health"),
     "watched": Key((), "string", "health sensor", "never", "server ms of its last tick"),
-    "round": Key(("duty",), "string", "scripts", "one round", "worker elected to do a duty"),
+    "turn": Key(
+        ("duty",), "hash", "scripts", "1 day after the last write", "whose turn at a duty it is"
+    ),
     "claim": Key(
         ("worker_id", "lane"),
         "hash",

@@ -268,7 +268,7 @@ def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[Ve
 
 @dataclass(frozen=True)
 class Rescued:
-    """A message that was taken from a worker whose lease had expired.
+    """A message that was taken from a worker that had not renewed for a lease.
 
     Args:
         task_id: The message.
@@ -282,26 +282,73 @@ class Rescued:
 
 
 #: Workers that one call rescues at most, so that no script runs for long.
-_RESCUE_WORKERS = 20
+MOST_RESCUED = 20
 
 
-def rescue(worker_id: str, round_s: float, outcome_ttl_s: int) -> Call[Sequence[Rescued]]:
-    """Take from workers whose lease has expired what they held.
+@dataclass(frozen=True)
+class Leases:
+    """What the last renewal of each registered worker left behind, at one moment.
 
     Args:
-        worker_id: Who rescues; only one worker does so in a round.
-        round_s: How long a round lasts.
-        outcome_ttl_s: How long the records of what is lost are kept.
+        at_ms: That moment, on the server's clock.
+        renewals: The value by worker id; no two renewals leave the same.
     """
 
-    def read(answer: Sequence[Any]) -> Sequence[Rescued]:
-        flat = [text(part) for part in answer]
+    at_ms: int
+    renewals: Mapping[str, str]
+
+
+def leases() -> Call[Leases]:
+    """Read what the last renewal of each registered worker left behind."""
+
+    def read(answer: Sequence[Any]) -> Leases:
+        at_ms, *flat = (text(part) for part in answer)
+        return Leases(int(at_ms), dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    return Call("leases", [], read)
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A worker that does not renew its lease.
+
+    Args:
+        worker_id: The worker.
+        renewal: What its last renewal left behind; if it has renewed since, it is not meant.
+        for_s: For how long the rescuer saw no renewal.
+    """
+
+    worker_id: str
+    renewal: str
+    for_s: float
+
+
+def rescue(
+    silent: Sequence[Silent], seen_at_ms: int, most_s: float, outcome_ttl_s: int
+) -> Call[Sequence[Rescued] | None]:
+    """Take from silent workers what they held.
+
+    Args:
+        silent: Workers that did not renew for a lease.
+        seen_at_ms: When that was last read, on the server's clock.
+        most_s: How long ago that may be when the call is carried out.
+        outcome_ttl_s: How long the records of what is lost are kept.
+
+    Returns:
+        A call that answers None, and has done nothing, when the last look was not a moment ago by
+        the server's clock.
+    """
+
+    def read(answer: Sequence[Any]) -> Sequence[Rescued] | None:
+        if not answer[0]:
+            return None
+        flat = [text(part) for part in answer[1:]]
         rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return [Rescued(task_id, State(state), worker) for task_id, state, worker in rows]
 
     arguments = [
-        worker_id, str(int(round_s * 1000)), str(MAX_DELIVERIES), str(outcome_ttl_s),
-        str(_RESCUE_WORKERS),
+        str(MAX_DELIVERIES), str(outcome_ttl_s), str(seen_at_ms), str(int(most_s * 1000)),
+        *(part for each in silent for part in (each.worker_id, each.renewal, str(int(each.for_s)))),
     ]  # fmt: skip
     return Call("rescue", arguments, read)
 
@@ -321,9 +368,20 @@ def revive(task_id: str, reason: str, outcome_ttl_s: int) -> Call[State | None]:
     return Call("revive", [task_id, str(MAX_DELIVERIES), reason, str(outcome_ttl_s)], read)
 
 
-def take_turn(duty: str, worker_id: str, round_s: float) -> Call[bool]:
-    """Ask to be the one worker that does a duty in this round."""
-    return Call("turn", [duty, worker_id, str(int(round_s * 1000))], bool)
+def take_turn(duty: str, worker_id: str, overdue: str = "") -> Call[str]:
+    """Ask for the turn at a duty; who has it keeps it while it is registered.
+
+    Args:
+        duty: The duty.
+        worker_id: Who asks.
+        overdue: A turn that was taken by another so long ago that it shall not be kept; '' for
+            none.
+
+    Returns:
+        A call that answers '' when the turn is the asker's, else what the turn is: another value
+        each time that its holder takes it.
+    """
+    return Call("turn", [duty, worker_id, overdue], text)
 
 
 def pause(queue: str, *, paused: bool) -> Call[bool]:
@@ -336,16 +394,15 @@ def reprioritize(run_id: str, band: int) -> Call[int]:
     return Call("reprioritize", [run_id, str(band)], int)
 
 
-def prune(worker_id: str, round_s: float, keep_s: float) -> Call[Sequence[str]]:
+def prune(keep_s: float) -> Call[Sequence[str]]:
     """Forget queues that are empty, that no worker serves and that were not used for long.
 
     Args:
-        worker_id: Who asks; one worker a round does it.
-        round_s: How long a round lasts.
         keep_s: How long a queue is remembered after its last message.
 
     Returns:
         A call that answers with the queues that are forgotten.
     """
-    arguments = [worker_id, str(int(round_s * 1000)), str(int(keep_s * 1000))]
-    return Call("prune", arguments, lambda answer: [text(queue) for queue in answer])
+    return Call(
+        "prune", [str(int(keep_s * 1000))], lambda answer: [text(queue) for queue in answer]
+    )

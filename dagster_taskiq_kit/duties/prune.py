@@ -8,6 +8,7 @@ import logging
 
 from ..broker import records
 from ..broker.connection import AsyncConnection
+from .turns import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ KEEP_S = 40 * 86_400.0
 
 
 class Prune:
-    """One worker's part in the pruning; in each round one of them does it.
+    """One worker's part in the pruning; the one whose turn it is does it.
 
     Args:
         connection: The broker.
@@ -26,7 +27,7 @@ class Prune:
 
     def __init__(self, connection: AsyncConnection, worker_id: str) -> None:
         self._connection = connection
-        self._worker_id = worker_id
+        self._turn = Turn("prune", worker_id, EVERY_S)
 
     async def tick(self) -> None:
         """Prune once, if it is this worker's turn.
@@ -34,9 +35,9 @@ class Prune:
         Raises:
             BrokerError: The broker did not answer.
         """
-        # Half of it lets a lone worker prune each time.
-        call = records.prune(self._worker_id, EVERY_S / 2, KEEP_S)
-        for queue in await self._connection.run(call, give_up_s=0):
+        if not await self._connection.run(self._turn.ask(), give_up_s=0):
+            return
+        for queue in await self._connection.run(records.prune(KEEP_S), give_up_s=0):
             logger.info(
                 "Queue %r was not used for %d days and is forgotten.",
                 queue,

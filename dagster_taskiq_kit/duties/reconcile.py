@@ -2,11 +2,12 @@
 
 Invariant: it writes only for runs that have no process and none is coming, and then it ends the
 run, never a step. Everything it does is idempotent, so doing it too early or twice does no harm.
+How long something is so, it knows from its own looks: what Dagster's database says was stamped by
+other machines, whose clocks may be off.
 """
 
 import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -16,26 +17,30 @@ from ..broker.connection import SyncConnection
 from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..errors import BrokerError, TaskiqKitError, WaitedTooLong
+from ..first_seen import FirstSeen
 from ..health.snapshot import Snapshot, read_snapshot
 from ..inline_runs import launched_inline
 from ..messages import run_task_id
 from ..run_submission import RunSubmission
 from ..settings import TaskiqSettings
 from ..states import OWNED, TERMINAL, State
+from .turns import Turn
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-#: How long a run may be STARTING without a record before it is submitted for its launcher.
-_UNSUBMITTED_S = 30.0
-#: How long the processes of a run that is over, or is being cancelled, may take to leave.
-_LEAVING_S = 10.0
+#: How long a run is seen STARTING without a record before it is submitted for its launcher.
+_UNSUBMITTED_S = 2 * EVERY_S
+#: How long the processes of a run that is seen to be over, or cancelled, may take to leave.
+_LEAVING_S = 0.9 * EVERY_S
+#: Longest time between two rounds over which what was seen is held to have been so.
+_PAUSE_S = 6 * EVERY_S
 _PAGE = 500
 _STATUS = dg.DagsterRunStatus
 
 
 class Reconcile:
-    """One worker's part in reconciling; in each round one of them does it.
+    """One worker's part in reconciling; the one whose turn it is does it.
 
     Args:
         instance: The Dagster instance.
@@ -55,10 +60,17 @@ class Reconcile:
     ) -> None:
         self._instance = instance
         self._settings = settings
-        self._worker_id = worker_id
+        self._turn = Turn("reconcile", worker_id, EVERY_S)
         self._launches = launches
         self._broker = SyncConnection(settings)
         self._submission = RunSubmission(instance, self._broker, settings)
+        #: Since when what it decides by is so.
+        self._unsubmitted = FirstSeen(_PAUSE_S)
+        self._cancelled = FirstSeen(_PAUSE_S)
+        self._resumed = FirstSeen(_PAUSE_S)
+        self._over = FirstSeen(_PAUSE_S)
+        self._waits = FirstSeen(_PAUSE_S)
+        self._waited_s: dict[tuple[str, int], float] = {}
 
     def tick(self) -> None:
         """Reconcile once, if it is this worker's turn.
@@ -66,14 +78,12 @@ class Reconcile:
         Raises:
             BrokerError: The broker did not answer.
         """
-        turn = records.take_turn("reconcile", self._worker_id, EVERY_S * 0.9)
-        if not self._broker.run(turn, give_up_s=0):
+        if not self._broker.run(self._turn.ask(), give_up_s=0):
             return
         if self._launches:
             self._end_what_has_no_process()
             self._say_what_nobody_serves()
-        self._stop_what_is_over()
-        self._free_slots()
+        self._end_what_is_over()
 
     # -- runs that are STARTING or CANCELING without a process
 
@@ -83,17 +93,21 @@ class Reconcile:
         open_runs = [entry for entry in found_open if not launched_inline(entry.dagster_run)]
         ids = [run_task_id(entry.dagster_run.run_id, 0) for entry in open_runs]
         found = readings.fetch_all(self._broker, ids)
-        self._cancel_what_started_meanwhile()
-        now_ms = readings.server_time_ms(self._broker)
-        for entry, record in zip(open_runs, found.values(), strict=True):
-            run, still_s = entry.dagster_run, time.time() - entry.update_timestamp.timestamp()
+        runs = [entry.dagster_run for entry in open_runs]
+        canceling = [run for run in runs if run.status is _STATUS.CANCELING]
+        self._cancel_what_started_meanwhile(canceling)
+        rows = list(zip(runs, found.values(), strict=True))
+        starting = [row for row in rows if row[0].status is _STATUS.STARTING]
+        self._unsubmitted.look(run.run_id for run, record in starting if record is None)
+        self._look_at_waits([record for _, record in starting if record is not None])
+        for run, record in rows:
             try:
                 if run.status is _STATUS.CANCELING:
-                    self._cancel(run, still_s)
+                    self._cancel(run)
                 elif record is None:
-                    self._submit(run, still_s)
+                    self._submit(run)
                 elif record.state is State.QUEUED:
-                    self._end_waiting(run, record, (now_ms - record.queued_at_ms) / 1000)
+                    self._end_waiting(run, record)
                 else:
                     self._start_or_fail(run, record)
             except BrokerError:
@@ -101,25 +115,28 @@ class Reconcile:
             except TaskiqKitError as error:
                 self._fail(run, str(error))
 
-    def _cancel_what_started_meanwhile(self) -> None:
+    def _cancel_what_started_meanwhile(self, canceling: Sequence[seam.DagsterRun]) -> None:
         """Cancel runs whose RUN_START came after RUN_CANCELING and hid it, and whose child died."""
         filters = dg.RunsFilter(statuses=[_STATUS.STARTED])
         started = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
         ids = [entry.dagster_run.run_id for entry in started]
         cancelled = readings.cancelled_runs(self._broker, ids)
-        for entry in started:
-            if entry.dagster_run.run_id in cancelled:
-                self._cancel(entry.dagster_run, time.time() - entry.update_timestamp.timestamp())
+        hidden = [e.dagster_run for e in started if e.dagster_run.run_id in cancelled]
+        self._cancelled.look((run.run_id, run.status) for run in [*canceling, *hidden])
+        for run in hidden:
+            self._cancel(run)
         self._submit_resumes([each for each in ids if each not in cancelled])
 
     def _submit_resumes(self, run_ids: Sequence[str]) -> None:
         """Queue resumes that run monitoring has decided and the broker could not take then."""
-        if readings.namespace_age_s(self._broker) < 2 * self._settings.lease_s:
-            return  # it may have forgotten what workers execute, until they renew
         first = [run_task_id(run_id, 0) for run_id in run_ids]
         found = readings.fetch_all(self._broker, first)
-        for run_id, record in zip(run_ids, found.values(), strict=True):
-            if record is not None and record.state in OWNED | {State.QUEUED}:
+        rows = list(zip(run_ids, found.values(), strict=True))
+        idle = [run_id for run_id, record in rows if not _is_open(record)]
+        self._resumed.look(idle)
+        for run_id in idle:
+            # The broker may have forgotten what workers execute, until they renew.
+            if self._resumed.for_s(run_id) < self._settings.lease_s:
                 continue
             resume_no = self._instance.count_resume_run_attempts(run_id)
             if not resume_no or readings.fetch(self._broker, run_task_id(run_id, resume_no)):
@@ -128,9 +145,10 @@ class Reconcile:
             if run is not None and run.status is _STATUS.STARTED:
                 self._submission.submit(run, resume_no, type(self))
 
-    def _submit(self, run: seam.DagsterRun, still_s: float) -> None:
-        if still_s > _UNSUBMITTED_S:
-            self._say(run, f"The run was not in the queue after {still_s:.0f} s; queueing it.")
+    def _submit(self, run: seam.DagsterRun) -> None:
+        still_s = self._unsubmitted.for_s(run.run_id)
+        if still_s >= _UNSUBMITTED_S:
+            self._say(run, f"The run was not in the queue for {still_s:.0f} s; queueing it.")
             self._submission.submit(run, 0, type(self))
 
     def _start_or_fail(self, run: seam.DagsterRun, record: Record) -> None:
@@ -146,15 +164,26 @@ class Reconcile:
             spent = f" It was handed out {record.deliveries} times." if again else ""
             self._fail(run, f"The run never began. {reason}{spent}")
 
-    def _end_waiting(self, run: seam.DagsterRun, record: Record, waited_s: float) -> None:
-        limit_s = self._settings.queue_wait_timeout_s
-        if limit_s is not None and waited_s > limit_s:
+    def _look_at_waits(self, waiting: Sequence[Record]) -> None:
+        """Take note of what waits, and for how long it did when that was first seen."""
+        now_ms = readings.server_time_ms(self._broker)
+        waits = [(each.task_id, each.queued_at_ms) for each in waiting]
+        new = self._waits.look(waits)
+        self._waited_s = {
+            wait: max(0.0, (now_ms - wait[1]) / 1000) if wait in new else self._waited_s[wait]
+            for wait in waits
+        }
+
+    def _end_waiting(self, run: seam.DagsterRun, record: Record) -> None:
+        limit_s, wait = self._settings.queue_wait_timeout_s, (record.task_id, record.queued_at_ms)
+        # What came since then is counted on this machine: the broker's clock may have been set.
+        if limit_s is not None and self._waited_s[wait] + self._waits.for_s(wait) > limit_s:
             ttl_s = self._settings.outcome_ttl_s
             self._broker.run(records.cancel(run.run_id, whole_run=True, outcome_ttl_s=ttl_s))
             self._fail(run, str(WaitedTooLong("The run", record.queue, limit_s)))
 
-    def _cancel(self, run: seam.DagsterRun, still_s: float) -> None:
-        if still_s <= _LEAVING_S:
+    def _cancel(self, run: seam.DagsterRun) -> None:
+        if self._cancelled.for_s((run.run_id, run.status)) < _LEAVING_S:
             return  # its launcher has ordered it, or the monitor is about to fail it
         cancel = records.cancel(
             run.run_id, whole_run=True, outcome_ttl_s=self._settings.outcome_ttl_s
@@ -210,45 +239,42 @@ class Reconcile:
 
     # -- runs that are over
 
-    def _stop_what_is_over(self) -> None:
-        """Cancel messages of runs that are over in Dagster: their steps must not go on."""
-        key = self._broker.keys.name("open_runs")
-        open_ids = sorted(readings.members(self._broker, key))
-        for run_id, over_s in self._over(open_ids):
-            if over_s > _LEAVING_S:
-                logger.warning("Run %s is over; what is left of it is stopped.", run_id)
-                self._broker.run(
-                    records.cancel(
-                        run_id, whole_run=True, outcome_ttl_s=self._settings.outcome_ttl_s
-                    )
-                )
+    def _end_what_is_over(self) -> None:
+        """Stop messages of runs that are over in Dagster, and give back their pool slots."""
+        key, storage = self._broker.keys.name("open_runs"), self._instance.event_log_storage
+        with_messages = readings.members(self._broker, key)
+        pools = storage.supports_global_concurrency_limits
+        with_slots = storage.get_concurrency_run_ids() if pools else set[str]()
+        over = self._which_are_over(sorted(with_messages | with_slots))
+        self._over.look(over)
+        left = [run_id for run_id in over if self._over.for_s(run_id) >= _LEAVING_S]
+        for run_id in (run_id for run_id in left if run_id in with_messages):
+            logger.warning("Run %s is over; what is left of it is stopped.", run_id)
+            ttl_s = self._settings.outcome_ttl_s
+            self._broker.run(records.cancel(run_id, whole_run=True, outcome_ttl_s=ttl_s))
+        still_open = readings.members(self._broker, key)
+        for run_id in (run_id for run_id in left if run_id in with_slots - still_open):
+            storage.free_concurrency_slots_for_run(run_id)
 
-    def _free_slots(self) -> None:
-        """Give back pool slots of runs that are over and have no process left."""
-        storage = self._instance.event_log_storage
-        if not storage.supports_global_concurrency_limits:
-            return
-        holding = sorted(storage.get_concurrency_run_ids())
-        still_open = readings.members(self._broker, self._broker.keys.name("open_runs"))
-        for run_id, over_s in self._over([each for each in holding if each not in still_open]):
-            if over_s > _LEAVING_S:
-                storage.free_concurrency_slots_for_run(run_id)
-
-    def _over(self, run_ids: Sequence[str]) -> Iterator[tuple[str, float]]:
-        """Yield those of the runs that are over, or deleted, and for how many seconds."""
+    def _which_are_over(self, run_ids: Sequence[str]) -> Sequence[str]:
+        """Return those of the runs that are over, or deleted."""
+        over: list[str] = []
         for start in range(0, len(run_ids), _PAGE):
             page = run_ids[start : start + _PAGE]
             found: Mapping[str, dg.RunRecord] = {
                 entry.dagster_run.run_id: entry
                 for entry in self._instance.get_run_records(dg.RunsFilter(run_ids=page))
             }
-            for run_id in page:
-                entry = found.get(run_id)
-                if entry is None:
-                    yield run_id, float("inf")
-                elif entry.dagster_run.is_finished:
-                    ended_s = entry.end_time or entry.update_timestamp.timestamp()
-                    yield run_id, time.time() - ended_s
+            over += [
+                run_id
+                for run_id in page
+                if run_id not in found or found[run_id].dagster_run.is_finished
+            ]
+        return over
+
+
+def _is_open(record: Record | None) -> bool:
+    return record is not None and record.state in OWNED | {State.QUEUED}
 
 
 def _unserved_in_words(queue: str, snapshot: Snapshot) -> str:

@@ -297,7 +297,7 @@ class Worker:
 
     def _duties(self) -> Sequence[Duty]:
         connection = AsyncConnection(self._settings)
-        rescue = Rescue(connection, self.worker_id, self._settings, self._heartbeat.contact_s)
+        rescue = Rescue(connection, self._settings, self._heartbeat.contact_s)
         reconcile = Reconcile(
             self._instance, self._settings, self.worker_id, launches=self._launches
         )

@@ -15,12 +15,13 @@ from dagster_taskiq_kit.process_group import ProcessGroup
 class OwnBroker:
     """A Valkey on a port that stays the same."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self._folder = folder
+        self._environment = environment
         self._port = free_port()
         self._group = ProcessGroup()
         self._group.__enter__()
-        self.url = start_embedded(self._group, folder, self._port)
+        self.url = start_embedded(self._group, folder, self._port, environment)
 
     @property
     def client(self) -> redis.Redis:
@@ -38,7 +39,7 @@ class OwnBroker:
 
     def start(self) -> None:
         self._group.__enter__()
-        start_embedded(self._group, self._folder, self._port)
+        start_embedded(self._group, self._folder, self._port, self._environment)
 
     def start_loading_slowly(self) -> None:
         """Start it so that it answers -LOADING until ``key-load-delay`` is set to 0."""

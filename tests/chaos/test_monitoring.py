@@ -9,6 +9,7 @@ from dagster._core.launcher import WorkerStatus
 
 from dagster_taskiq_kit import messages
 from dagster_taskiq_kit.broker import records, worker_cards
+from dagster_taskiq_kit.broker.records import Silent
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import BrokerUnavailable
 from dagster_taskiq_kit.states import Kind, State
@@ -89,7 +90,9 @@ def test_the_health_of_a_run_is_what_its_record_says(chaos: Chaos, broker: OwnBr
     )
     for part in ("puppet-1", "puppet-host", "4711", "not heard for"):
         assert part in debug
-    rescued = chaos.fleet.broker.run(records.rescue("other", 0.001, DAY_S))
+    seen = chaos.fleet.broker.run(records.leases())
+    silent = [Silent(worker, renewal, 3) for worker, renewal in seen.renewals.items()]
+    rescued = chaos.fleet.broker.run(records.rescue(silent, seen.at_ms, 60, DAY_S))
     assert [(each.task_id, each.state) for each in rescued] == [
         (messages.run_task_id(run_id, 0), State.LOST)
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, Cancelled
 from dagster_taskiq_kit.states import BANDS, OWNED, TERMINAL, TRANSITIONS, Kind, State
 
+STAMPS = itertools.count()
 QUEUES = ["a", "b"]
 WORKERS = ["w1", "w2", "w3"]
 RUNS = ["r1", "r2"]
@@ -78,11 +79,13 @@ class Model:
     paused: set = field(default_factory=set)
     rings: dict = field(default_factory=lambda: defaultdict(list))
     orders: dict = field(default_factory=lambda: defaultdict(Counter))
-    #: Workers that stand in the registry, and whether their lease is good.
-    leases: dict = field(default_factory=dict)
+    #: Workers that stand in the registry.
+    leases: set = field(default_factory=set)
+    #: What a rescuer sees of each worker: how often it renewed or was given up, and a stamp that no
+    #: other renewal has, also not one that the server has forgotten.
+    renewals: dict = field(default_factory=lambda: defaultdict(lambda: (0, None)))
     #: By worker: how often in a row its renewals did not name a message.
     unnamed: dict = field(default_factory=lambda: defaultdict(dict))
-    rescued_in_this_round: bool = False
 
     # -- what it is asked
 
@@ -135,7 +138,7 @@ class Model:
             self.streams[record.stream].append(record.task_id)
         elif state in OWNED:
             # Who holds something can be rescued.
-            self.leases.setdefault(record.worker, True)
+            self.leases.add(record.worker)
         elif record.kind is Kind.STEP:
             self.rings[record.run_id].append((record.task_id, state.value.encode()))
         if (before, state) != (State.LOST, State.CRASHED):
@@ -219,7 +222,8 @@ class Model:
 
     def renew(self, worker, named):
         """Renew a lease; returns the orders, and what must be taken from the worker."""
-        self.leases[worker] = True
+        self.leases.add(worker)
+        self.renewals[worker] = (self.renewals[worker][0] + 1, next(STAMPS))
         orders = {
             task_id: order
             for task_id, holding in named.items()
@@ -243,24 +247,27 @@ class Model:
             return "forgotten"
         return "cancel" if record.run_id in self.cancelled_runs else None
 
-    def strip_the_silent(self, order):
-        """Take from workers without a lease what they held; returns what must be told of it.
+    def strip_the_silent(self, named, order):
+        """Take from workers what they held, if they have not renewed since they were looked at.
 
         Args:
+            named: Workers that are called silent, and what was seen of them.
             order: Task ids in the order in which the server took them.
+
+        Returns:
+            What must be told of it.
         """
-        told = []
-        if self.rescued_in_this_round:
-            return told
-        self.rescued_in_this_round = True
-        silent = [worker for worker, good in self.leases.items() if not good]
+        silent = [w for w, seen in named.items() if w in self.leases and self.renewals[w] == seen]
         taken = [record for worker in silent for record in self.owned(worker)]
         assert sorted(order) == sorted(record.task_id for record in taken)
+        told = []
         for record in sorted(taken, key=lambda record: order.index(record.task_id)):
             self.take(record, counts=True)
             told.append((record.task_id, record.state, record.worker))
         for worker in silent:
-            del self.leases[worker]
+            self.leases.discard(worker)
+            times, stamp = self.renewals[worker]
+            self.renewals[worker] = (times + 1, stamp)
             self.counters["worker_lost||"] += 1
             self.unnamed[worker].clear()
         return told

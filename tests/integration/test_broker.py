@@ -338,12 +338,11 @@ def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back
                 assert (client.begin(delivery), client.finish(delivery)) == ("ok", "ok")
     card = WorkerCard("w-1", "w", "h", 1, ["served"], 1, 0, ["code"])
     client.connection.run(worker_cards.renew(card, 30, {}, "i", DAY_S))
-    # Used a moment ago, each is kept; and in a round only one worker does it.
-    assert client.connection.run(records.prune("w-1", 0.01, 60)) == []
+    # Used a moment ago, each is kept.
+    assert client.connection.run(records.prune(60)) == []
     client.next_millisecond()
-    time_over(client, "prune")
-    assert client.connection.run(records.prune("w-1", 60, 0)) == ["idle", "step"]
-    assert client.connection.run(records.prune("w-2", 60, 0)) == []
+    assert client.connection.run(records.prune(0)) == ["idle", "step"]
+    assert client.connection.run(records.prune(0)) == []
     names = {queue.name for queue in read_snapshot(client.connection).queues}
     assert names == {"waiting", "claimed", "served"}
     prefix = client.connection.keys.prefix
@@ -357,11 +356,28 @@ def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back
     assert client.claim(queues=["idle"]).task_id == "again"
 
 
-def time_over(client, duty):
-    """Wait until the round of a duty is over."""
-    key = client.connection.keys.name("round", duty)
-    while client.connection.client.exists(key):
-        pass
+def test_a_turn_stays_with_its_holder_until_it_is_dead_or_overdue(connection):
+    def renew(worker_id):
+        card = WorkerCard(worker_id, worker_id, "h", 1, ["default"], 1, 1, ["code"])
+        connection.run(worker_cards.renew(card, 30, {}, "i", DAY_S))
+
+    def ask(worker_id, overdue=""):
+        return connection.run(records.take_turn("duty", worker_id, overdue))
+
+    renew("first")
+    renew("second")
+    assert ask("first") == ""
+    seen = ask("second")
+    assert seen
+    assert ask("second") == seen
+    assert ask("first") == ""
+    # Its holder has come back to it since: what was seen is not overdue.
+    again = ask("second", overdue=seen)
+    assert again not in ("", seen)
+    assert ask("second", overdue=again) == ""
+    assert ask("first") != ""
+    connection.run(worker_cards.retire("second"))
+    assert ask("first") == ""
 
 
 def test_status_says_what_the_health_rules_say_and_its_exit_code_is_theirs(connection, client):

@@ -22,13 +22,13 @@ from record_checks import PAYLOAD, AgreesWithTheModel
 from record_model import LANES, MESSAGES, QUEUES, RUNS, WORKERS, Modelled
 
 from dagster_taskiq_kit.broker import dead_letters, readings, records, worker_cards
-from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits
+from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits, Silent
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import UnfitServer
 from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, Kind, State, band_of_priority
 
 DAY_S = 86_400
-#: No lease and no round ends by itself while a sequence runs.
+#: No lease ends by itself while a sequence runs.
 LONG_S = 3_600.0
 ANY_QUEUES = [["a", "b"], ["b", "a"], ["a"], ["b"]]
 ids, workers, queues = (st.sampled_from(names) for names in (list(MESSAGES), WORKERS, QUEUES))
@@ -59,6 +59,7 @@ class RecordMachine(AgreesWithTheModel):
         self.given = []
         self.again = None
         self.disk = None
+        self.looks = []
 
     def teardown(self):
         try:
@@ -344,20 +345,32 @@ class RecordMachine(AgreesWithTheModel):
         answer = self.call(records.restate(dataclasses.replace(delivery, waited_ms=0), worker))
         assert answer == self.model.restate(delivery, worker, self.queued_at(delivery.task_id))
 
-    @precondition(lambda self: any(self.model.leases.values()))
-    @rule(worker=chosen(lambda m: [worker for worker, good in m.model.leases.items() if good]))
-    def let_a_lease_expire(self, worker):
-        self.client.zadd(self.key("workers"), {worker: 1}, xx=True)
-        self.model.leases[worker] = False
+    @rule()
+    def look_at_renewals(self):
+        """What a rescuer sees, which may be old when it acts by it."""
+        seen = self.connection.run(records.leases())
+        assert set(seen.renewals) == self.model.leases
+        self.looks.append((seen, {w: self.model.renewals[w] for w in seen.renewals}))
 
-    @precondition(lambda self: not all(self.model.leases.values()))
-    @rule(rescuer=workers, same_round=st.sampled_from([False, False, True]))
-    def rescue(self, rescuer, same_round):
-        if not same_round:
-            self.client.delete(self.key("round", "rescue"))
-            self.model.rescued_in_this_round = False
-        answer = self.call(records.rescue(rescuer, LONG_S, DAY_S), lambda _: [])
-        told = self.model.strip_the_silent([rescued.task_id for rescued in answer])
+    @precondition(lambda self: self.looks)
+    @rule(
+        look=chosen(lambda machine: machine.looks[-3:]),
+        named=st.sets(workers, min_size=1),
+        late=st.sampled_from([None, None, None, "stuck on its way", "the clock was set back"]),
+    )
+    def rescue(self, look, named, late=None):
+        seen, modelled = look
+        silent = [Silent(w, seen.renewals[w], 15.0) for w in named if w in seen.renewals]
+        at_ms, most_s = seen.at_ms, LONG_S
+        if late:
+            at_ms += -LONG_S * 1000 if late == "stuck on its way" else LONG_S * 1000
+            most_s = LONG_S / 2
+        answer = self.call(records.rescue(silent, at_ms, most_s, DAY_S), lambda first: first and [])
+        if late:
+            assert answer is None
+            return
+        named = {each.worker_id: modelled[each.worker_id] for each in silent}
+        told = self.model.strip_the_silent(named, [rescued.task_id for rescued in answer])
         assert [(r.task_id, r.state, r.worker_id) for r in answer] == told
         for rescued in answer:
             if rescued.state is not State.QUEUED:
@@ -369,7 +382,8 @@ class RecordMachine(AgreesWithTheModel):
         held = len(self.model.owned(worker))
         assert self.call(worker_cards.retire(worker)) == held
         if not held:
-            self.model.leases.pop(worker, None)
+            self.model.leases.discard(worker)
+            self.model.renewals.pop(worker, None)
             self.model.orders[worker].clear()
             self.model.unnamed[worker].clear()
 
@@ -432,10 +446,8 @@ class RecordMachine(AgreesWithTheModel):
 
     def drain(self):
         """Everybody dies, and one worker goes on with all that is left."""
-        for worker, good in list(self.model.leases.items()):
-            if good:
-                self.let_a_lease_expire(worker)
-        self.rescue(WORKERS[0], same_round=False)
+        self.look_at_renewals()
+        self.rescue(self.looks[-1], set(WORKERS))
         for task_id in [r.task_id for r in self.model.records.values() if r.state is State.LOST]:
             if MESSAGES[task_id][0] is Kind.RUN:
                 self.revive(task_id)
@@ -495,8 +507,8 @@ def test_what_a_retired_worker_claims_by_a_late_call_is_handed_out_again(machine
     machine.submit("step:r1:0", "a", 5)
     machine.retire("w1")
     machine.take("w1", "steps", ["a"])
-    machine.let_a_lease_expire("w1")
-    machine.rescue("w2", same_round=False)
+    machine.look_at_renewals()
+    machine.rescue(machine.looks[-1], {"w1"})
     assert machine.take("w2", "steps", ["a"]).task_id == "step:r1:0"
     machine.check_everything()
     machine.teardown()

@@ -226,3 +226,11 @@ local function take_from(id, record, max_deliveries, reason, detail, at, ttl_s)
   lose(id, record, at, detail, ttl_s)
   return 'lost'
 end
+
+-- What a worker's last renewal left behind, which no later one leaves again: a number, and a stamp for
+-- a server that forgot the number. Workers of older releases leave the stamp alone.
+local function renewal_of(worker)
+  local last = redis.pcall('HMGET', key.worker(worker), 'renewal', 'renewed_at')
+  if last.err then return '' end
+  return (last[1] or '') .. '@' .. (last[2] or '')
+end

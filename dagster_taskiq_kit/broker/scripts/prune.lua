@@ -1,9 +1,8 @@
 -- Forgets queues that nobody has used for long: a misspelt name would be read and shown for ever.
--- ARGV: worker_id, round_ms, keep_ms
--- Returns: a list of the queues that are forgotten; empty also when another worker prunes this round.
+-- ARGV: keep_ms
+-- Returns: a list of the queues that are forgotten.
 -- Atomic because a message queued in the middle would stand in a queue that no list names.
-local worker, round_ms, keep_ms = unpack(ARGV)
-if not redis.call('SET', key.round('prune'), worker, 'PX', round_ms, 'NX') then return {} end
+local keep_ms = ARGV[1]
 local KINDS = {'run', 'step', 'task'}
 local at, served, forgotten = now_ms(), {}, {}
 for _, each in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do

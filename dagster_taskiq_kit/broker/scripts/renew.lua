@@ -1,4 +1,5 @@
--- Renews a worker's lease, refreshes its card, and answers with orders for what it holds.
+-- Renews a worker's lease, refreshes its card, and answers with orders for what it holds. Each renewal
+-- leaves another value behind, by which rescuers see that there was one.
 -- ARGV: worker_id, lease_ms, card (JSON), instance id, outcome_ttl_s, then task_id, token, began
 --   ('1' or '0') for each message it holds
 -- Returns: a flat list of task_id, order; order is 'revoked' (not yours any more), 'cancel', or
@@ -12,6 +13,7 @@ redis.call('SET', key.instance(), instance, 'NX')
 redis.call('SET', key.born(), int(at), 'NX')
 redis.call('ZADD', key.workers(), at + lease_ms, worker)
 redis.call('HSET', key.worker(worker), 'card', card, 'renewed_at', int(at))
+redis.call('HINCRBY', key.worker(worker), 'renewal', 1)
 redis.call('PEXPIRE', key.worker(worker), lease_ms + DAY_S * 1000)
 local orders, named = {}, {}
 for i = 6, #ARGV, 3 do

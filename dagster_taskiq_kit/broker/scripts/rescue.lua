@@ -1,35 +1,50 @@
--- Takes from workers whose lease has expired what they held, and tells the orchestrators.
--- ARGV: worker_id of the rescuer, round_ms, max_deliveries, outcome_ttl_s, most workers in one call
--- Returns: a flat list of task_id, state ('queued', 'refused' or 'lost'), worker_id; empty also when
---   another worker rescues in this round.
--- Atomic because a renewal of the worker in the middle would find half of its messages taken.
-local rescuer, round_ms, max_deliveries, ttl_s, most = unpack(ARGV)
-if not redis.call('SET', key.round('rescue'), rescuer, 'PX', round_ms, 'NX') then return {} end
-local at, done = now_ms(), {}
-for _, worker in ipairs(redis.call('ZRANGE', key.workers(), '-inf', at, 'BYSCORE', 'LIMIT', 0, most)) do
+-- Takes from workers that were silent for a whole lease what they held, and tells the orchestrators.
+-- ARGV: max_deliveries, outcome_ttl_s, server ms of the rescuer's last look, ms that may have passed
+--   since, then worker_id, renewal, s for which the rescuer saw none, for each silent worker
+-- Returns: {1, task_id, state ('queued', 'refused' or 'lost'), worker_id, ...}, or {0} when the look is
+--   not of a moment ago by this clock: the call was on its way for long, or the clock was set.
+-- Atomic because a renewal of the worker in the middle would find half of its messages taken. Who is
+-- silent is the rescuer's finding, made on its own clock; here a worker that has renewed since that
+-- look is left alone. The same call again finds nothing more to take.
+local max_deliveries, ttl_s, seen_at_ms, most_ms = unpack(ARGV)
+local at, done = now_ms(), {1}
+local since_ms = at - tonumber(seen_at_ms)
+if since_ms < 0 or since_ms > tonumber(most_ms) then return {0} end
+
+local function card_of(worker)
   local known = redis.call('HMGET', key.worker(worker), 'card', 'renewed_at')
-  local card = known[1] and cjson.decode(known[1]) or {}
-  local silent_s = math.floor((at - (known[2] or at)) / 1000)
-  local reason = string.format('Worker %s on host %s was not heard for %d s.', worker,
-    card.host or 'unknown', silent_s)
-  local detail = cjson.encode({
-    reason = reason, worker = worker, host = card.host or '', pid = card.pid or 0,
-    last_heartbeat_ms = tonumber(known[2] or at),
-  })
-  for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
-    local record = read(id)
-    if record then
-      take_from(id, record, tonumber(max_deliveries), reason, detail, at, ttl_s)
-      done[#done + 1] = id
-      done[#done + 1] = record.state
-      done[#done + 1] = worker
+  local readable, card = pcall(cjson.decode, known[1] or '{}')
+  return readable and type(card) == 'table' and card or {}, tonumber(known[2] or at) or at
+end
+
+for i = 5, #ARGV, 3 do
+  local worker, renewal, silent_s = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if redis.call('ZSCORE', key.workers(), worker) and renewal_of(worker) == renewal then
+    local card, renewed_at = card_of(worker)
+    local reason = string.format('Worker %s on host %s was not heard for %d s.', worker,
+      tostring(card.host or 'unknown'), silent_s)
+    local detail = cjson.encode({
+      reason = reason, worker = worker, host = card.host or '', pid = card.pid or 0,
+      last_heartbeat_ms = renewed_at,
+    })
+    for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
+      local record = read(id)
+      if record then
+        take_from(id, record, tonumber(max_deliveries), reason, detail, at, ttl_s)
+        done[#done + 1] = id
+        done[#done + 1] = record.state
+        done[#done + 1] = worker
+      end
     end
+    redis.call('ZREM', key.workers(), worker)
+    -- It may thaw and claim before it renews: nobody else's old look is about that.
+    redis.call('HINCRBY', key.worker(worker), 'renewal', 1)
+    redis.call('EXPIRE', key.worker(worker), DAY_S)
+    redis.call('ZREMRANGEBYSCORE', key.lost_workers(), '-inf', at - HOUR_S * 1000)
+    redis.call('ZADD', key.lost_workers(), at, worker)
+    redis.call('HINCRBY', key.counters(), 'worker_lost||', 1)
+    redis.call('EXPIRE', key.lost_workers(), HOUR_S)
+    redis.call('DEL', key.held(worker), key.unnamed(worker))
   end
-  redis.call('ZREM', key.workers(), worker)
-  redis.call('ZREMRANGEBYSCORE', key.lost_workers(), '-inf', at - HOUR_S * 1000)
-  redis.call('ZADD', key.lost_workers(), at, worker)
-  redis.call('HINCRBY', key.counters(), 'worker_lost||', 1)
-  redis.call('EXPIRE', key.lost_workers(), HOUR_S)
-  redis.call('DEL', key.held(worker), key.unnamed(worker))
 end
 return done

@@ -2,7 +2,7 @@
 -- ARGV: task_id, kind, queue, band, run_id ('' for a user's task), payload, outcome_ttl_s,
 --   id of the lost message that this one takes the place of, or '', schema of the message
 -- Returns: {1, state} when created, {0, state} when the record already stood there, or
---   {-1, worker id, ...}: live workers that cannot read this schema, which is not written yet.
+--   {-1, worker id, ...}: registered workers that cannot read this schema, which is not written yet.
 -- Atomic because a record without a stream entry would never run, and an entry without a record
 -- would be claimed as nothing. A submit for a cancelled run makes a record that is cancelled at once,
 -- so that the orchestrator hears of it like of any other end. A newer schema is begun only when no
@@ -15,7 +15,8 @@ if known then return {0, known} end
 local at = now_ms()
 if tonumber(redis.call('GET', key.schema()) or 0) < schema then
   local older = {-1}
-  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', key.workers(), int(at), '+inf')) do
+  -- Who is registered counts as alive: a clock does not say that it is not, the rescue does.
+  for _, worker in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do
     local card = redis.call('HGET', key.worker(worker), 'card')
     if card and (cjson.decode(card).schema or 1) < schema then older[#older + 1] = worker end
   end
