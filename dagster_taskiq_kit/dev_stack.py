@@ -20,6 +20,7 @@ from .broker.connection import SyncConnection
 from .embedded import free_port, start_embedded
 from .errors import ConfigurationError, TaskiqKitError
 from .health.snapshot import read_snapshot
+from .masking import masked
 from .process_group import ProcessGroup, wait_until
 from .settings_file import deployment
 
@@ -232,7 +233,7 @@ class DevStack:
             said.append(line)
             del said[:-200]
             if not self._options.quiet or _worth_saying(line):
-                click.echo(f"{click.style(name.ljust(10), fg=colour)} {line}", err=True)
+                click.echo(f"{click.style(name.ljust(10), fg=colour)} {masked(line)}", err=True)
 
 
 #: A parent that ignores SIGINT (a shell's &, some CI) would make Dagster deaf to SIGTERM as well.

@@ -22,6 +22,7 @@ from .errors import BrokerError, ConfigurationError
 from .health.findings import Finding, Severity, summary, watched_queues
 from .health.hysteresis import Memory
 from .health_reading import HealthReading, deployment, read_health
+from .seconds import check_seconds
 from .settings import TaskiqSettings
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,16 @@ def build_taskiq_health_sensor(
         on_transition: Called with a finding and the severity that it had before, when a verdict
             has changed: the place for your own alerts. What it raises is logged.
         default_status: Whether it runs without being switched on.
+
+    Raises:
+        ConfigurationError: A number of seconds can never work.
     """
     settings = settings or TaskiqSettings.resolve()
     watched = subjects(settings)
+    check_seconds(minimum_interval_seconds, "minimum_interval_seconds", least=0)
+    check_seconds(report_interval_seconds, "report_interval_seconds", least=0)
+    if no_progress_s is not None:
+        check_seconds(no_progress_s, "no_progress_s")
 
     @dg.sensor(
         name=name,

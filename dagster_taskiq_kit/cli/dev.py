@@ -12,8 +12,10 @@ import click
 
 from ..dev_stack import DevStack, StackOptions
 from ..errors import ConfigurationError
+from ..masking import masked
 from ..process_group import reset_interrupts
 from .main import check_queue_option
+from .option_types import AT_LEAST_ONE, PORT
 
 _DEFAULT_HOME = ".dagster_home"
 _JOB_WITHIN_S = 900.0
@@ -32,17 +34,17 @@ _JOB_WITHIN_S = 900.0
     show_default=True,
     help="Queue that the workers serve; may be repeated.",
 )
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--workers", type=AT_LEAST_ONE, default=2, show_default=True)
 @click.option(
     "--slots",
-    type=click.IntRange(1),
+    type=AT_LEAST_ONE,
     default=2,
     show_default=True,
     help="Steps at once of each worker.",
 )
 @click.option(
     "--run-slots",
-    type=click.IntRange(1),
+    type=AT_LEAST_ONE,
     default=2,
     show_default=True,
     help="Runs at once of each worker.",
@@ -55,7 +57,7 @@ _JOB_WITHIN_S = 900.0
 @click.option(
     "-p",
     "--port",
-    type=int,
+    type=PORT,
     default=3000,
     show_default=True,
     help="Port of the UI; 0 for a free one.",
@@ -88,7 +90,7 @@ def dev(
         quiet=job is not None,
     )
     with _until_told() as told, DevStack(options) as stack:
-        click.echo(f"broker    {stack.settings.url}")
+        click.echo(masked(f"broker    {stack.settings.url}"))
         stack.start_workers()
         click.echo(f"workers   {workers} ready, serving {', '.join(queues)}")
         if job is not None:

@@ -21,6 +21,7 @@ from ..health.rules import judge, judge_absence
 from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
 from ..text_table import table
 from .main import broker_options, connect, json_option, open_instance, say
+from .option_types import Seconds
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -37,7 +38,7 @@ _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"
     help="Look at Dagster's runs too (default: when DAGSTER_HOME is set).",
 )  # fmt: skip
 @click.option(
-    "--watch", "every_s", type=click.FloatRange(min=0.1), help="Print again each SECONDS.",
+    "--watch", "every_s", type=Seconds(0.1), help="Print again each SECONDS.",
     metavar="SECONDS",
 )  # fmt: skip
 @click.option("-A", "--app", hidden=True)
