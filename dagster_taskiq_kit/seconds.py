@@ -1,7 +1,7 @@
 """What a number of seconds may be, wherever somebody says one.
 
-Invariant: what passes is finite and at most a year: sockets, scripts and a server's clock take it, and
-nobody waits for ever for a value that was mistyped.
+Invariant: what passes is finite and at most a year: sockets, scripts and a server's clock take it,
+and nobody waits for ever for a value that was mistyped.
 """
 
 from typing import Any

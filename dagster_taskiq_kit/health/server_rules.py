@@ -51,8 +51,10 @@ def _durability(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     if server.append_only is None:
         return verdict(
             Severity.WARN,
-            "The server does not tell whether it keeps an append-only file (INFO is denied).",
-            "Allow INFO to this user, or look at appendonly yourself.",
+            "Not judged: the server does not tell whether it keeps an append-only file and "
+            "whether it evicts keys (INFO is denied or renamed).",
+            "Allow +info to this user, or see to it yourself that appendonly is yes and "
+            "maxmemory-policy noeviction.",
         )
     if not server.append_only:
         return verdict(
@@ -73,9 +75,15 @@ def _memory(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     )
     if used is None or not limit:
         return Finding(
-            "redis", "memory", Severity.WARN, "The server does not tell how much memory it uses.",
-            "Allow INFO to this user.", {}, thresholds,
-        )  # fmt: skip
+            "redis",
+            "memory",
+            Severity.WARN,
+            "Not judged: the server does not tell how much memory it uses and how many connections "
+            "it has (INFO is denied or renamed).",
+            "Allow +info to this user, or watch its memory where it is managed.",
+            {},
+            thresholds,
+        )
     share = used / limit
     whose = "maxmemory" if own_limit else "its host's memory"
     sentence = f"{_mib(used)} used, {share:.0%} of {whose} ({_mib(limit)})."
