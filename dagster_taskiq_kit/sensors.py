@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -88,6 +89,7 @@ def build_taskiq_health_sensor(
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         now_s = time.time()
         # A queue that nobody declared has no asset, and is not remembered.
+        found = replace(found, findings=[memory.no_better(each) for each in found.findings])
         ours = [finding for finding in found.findings if finding.subject in watched]
         for finding, before in memory.take(ours):
             _tell(on_transition, finding, before)

@@ -13,33 +13,10 @@ _CALL = re.compile(r"redis\.p?call\(\s*'([A-Z]+)'")
 
 #: Sent by readings, bells, orders and results, without a script.
 _SENT = {
-    "del",
-    "eval",
-    "evalsha",
-    "exec",
-    "exists",
-    "expire",
-    "get",
-    "getdel",
-    "hget",
-    "hgetall",
-    "hmget",
-    "multi",
-    "ping",
-    "sadd",
-    "set",
-    "smembers",
-    "srem",
-    "time",
-    "ttl",
-    "xadd",
-    "xrange",
-    "xread",
-    "xrevrange",
-    "zcard",
-    "zrange",
-    "zrangebyscore",
-}
+    "del", "eval", "evalsha", "exec", "exists", "expire", "get", "getdel", "hget",
+    "hgetall", "hmget", "multi", "ping", "sadd", "set", "smembers", "srem", "time",
+    "ttl", "xadd", "xrange", "xread", "xrevrange", "zcard", "zrange", "zrangebyscore",
+}  # fmt: skip
 #: Sent by redis-py when it connects.
 _CONNECTING = {"client|setname", "client|setinfo", "hello", "select"}
 #: Without these the kit works, and doctor and status say what they cannot judge.

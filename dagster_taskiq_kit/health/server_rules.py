@@ -32,8 +32,10 @@ def _durability(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     server = snapshot.server
     thresholds = "warn without append-only file, error when keys may be evicted or writes fail"
 
-    def verdict(severity: Severity, sentence: str, remedy: str = "") -> Finding:
-        return Finding("redis", "durability", severity, sentence, remedy, {}, thresholds)
+    def verdict(
+        severity: Severity, sentence: str, remedy: str = "", *, known: bool = True
+    ) -> Finding:
+        return Finding("redis", "durability", severity, sentence, remedy, {}, thresholds, known)
 
     if server.eviction_policy not in (None, "noeviction"):
         return verdict(
@@ -55,6 +57,7 @@ def _durability(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
             "whether it evicts keys (INFO is denied or renamed).",
             "Allow +info to this user, or see to it yourself that appendonly is yes and "
             "maxmemory-policy noeviction.",
+            known=False,
         )
     if not server.append_only:
         return verdict(
@@ -83,6 +86,7 @@ def _memory(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
             "Allow +info to this user, or watch its memory where it is managed.",
             {},
             thresholds,
+            known=False,
         )
     share = used / limit
     whose = "maxmemory" if own_limit else "its host's memory"
