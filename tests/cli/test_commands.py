@@ -346,6 +346,34 @@ def test_dev_runs_a_job(live: Live, tmp_path):
     assert " succeeded in " in done.out
 
 
+@pytest.mark.parametrize("named", ["-m", "-f", "dg", "dg workspace"])
+def test_dev_takes_code_in_every_way_that_dagsters_tools_do(live: Live, tmp_path, named):
+    project = tmp_path / "projects" / "one" if named == "dg workspace" else tmp_path
+    package = project / "src" / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "definitions.py").write_text(CODE.read_text())
+    block = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "shop"\n'
+    if named.startswith("dg"):
+        (project / "pyproject.toml").write_text(block)
+    if named == "dg workspace":
+        (tmp_path / "dg.toml").write_text(
+            'directory_type = "workspace"\n[[workspace.projects]]\npath = "projects/one"\n'
+        )
+    (tmp_path / "mine.py").write_text(CODE.read_text())
+    environment = {"DAGSTER_TASKIQ_URL": "", "DAGSTER_TASKIQ_NAMESPACE": "", "DAGSTER_HOME": ""}
+    code = {"-m": ["-m", "mine"], "-f": ["--file", str(package / "definitions.py")]}.get(named, [])
+    done = live.cli(
+        "dev", *code, "--workers", "1", "--home", str(tmp_path / "home"), "--run", "quick",
+        cwd=tmp_path, **environment,
+    )  # fmt: skip
+    assert " succeeded in " in done.out
+    (tmp_path / "empty").mkdir()
+    said = live.cli("dev", "--run", "quick", code=1, cwd=tmp_path / "empty", **environment).sentence
+    assert "no workspace.yaml, and no [tool.dg]" in said
+    assert "-m MODULE, -f FILE or -w WORKSPACE" in said
+
+
 def test_version_and_help(live: Live):
     """Upstream: test_version, test_invoke_entrypoint."""
     assert __version__ in live.cli("--version").out
