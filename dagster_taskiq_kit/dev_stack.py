@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from .broker.connection import SyncConnection
-from .embedded import free_port, start_embedded
+from .embedded import free_port, start_private
 from .errors import ConfigurationError, TaskiqKitError
 from .health.snapshot import read_snapshot
 from .masking import masked
@@ -111,7 +111,7 @@ class DevStack:
         self.settings, _ = deployment({})
         if self.settings.url is None:
             folder = self._options.home.resolve() / "taskiq" / "broker"
-            os.environ["DAGSTER_TASKIQ_URL"] = start_embedded(self._group, folder)
+            os.environ["DAGSTER_TASKIQ_URL"] = start_private(self._group, folder)
             self.settings, _ = deployment({})
         self.environment["DAGSTER_TASKIQ_URL"] = self.settings.require_url()
 

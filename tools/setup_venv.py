@@ -70,7 +70,7 @@ def run(command: "list[str]", sentence: str) -> None:
 
 
 def tell(command: "list[str]", sentence: str) -> None:
-    """Run pip and say what it is at, a line every few seconds; if it fails, all that it said last."""
+    """Run pip and say what it is at, a line every few seconds; if it fails, what it said last."""
     began_s = told_s = time.monotonic()
     last = []  # type: list[str]
     pip = subprocess.Popen(

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import subprocess
@@ -17,7 +18,7 @@ import dagster_taskiq_kit
 ROOT = Path(__file__).resolve().parents[2]
 _NAMED = re.compile(
     r"``(\w+)`` from\s+``([\w.]+)``|^\s*(?:>>> )?from (dagster_taskiq_kit[\w.]*) import ([\w, ]+)$",
-    re.M,
+    re.MULTILINE,
 )
 
 
@@ -44,9 +45,15 @@ def test_the_sources_are_packed_with_one_readme_and_nothing_of_the_tests(tmp_pat
         "import sys, pathlib; from hatchling.build import build_sdist; "
         "print(build_sdist(sys.argv[1]))"
     )
+    tools = tmp_path / "tools"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--target", tools, "hatchling"],
+        check=True,
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tools)},
         capture_output=True,
         text=True,
         check=True,

@@ -362,9 +362,11 @@ def test_dev_takes_code_in_every_way_that_dagsters_tools_do(live: Live, tmp_path
         )
     (tmp_path / "mine.py").write_text(CODE.read_text())
     environment = {"DAGSTER_TASKIQ_URL": "", "DAGSTER_TASKIQ_NAMESPACE": "", "DAGSTER_HOME": ""}
-    code = {"-m": ["-m", "mine"], "-f": ["--file", str(package / "definitions.py")]}.get(named, [])
+    code = {"-m": ["dev", "-m", "mine"], "-f": ["dev", "-f", str(package / "definitions.py")]}.get(
+        named, ["dev"]
+    )
     done = live.cli(
-        "dev", *code, "--workers", "1", "--home", str(tmp_path / "home"), "--run", "quick",
+        *code, "--workers", "1", "--home", str(tmp_path / "home"), "--run", "quick",
         cwd=tmp_path, **environment,
     )  # fmt: skip
     assert " succeeded in " in done.out

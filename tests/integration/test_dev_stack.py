@@ -63,7 +63,7 @@ def test_make_demo_publishes_the_real_totals_twice_and_leaves_nothing(tmp_path):
         # Nothing is cut without a word: each month of the year, each carrier.
         rows = [line.split() for line in done.stdout.splitlines() if line.startswith("    ")]
         firsts = [row[0] for row in rows if row]
-        assert {str(month) for month in range(1, 13)} <= set(firsts)
+        assert {f"2013-{month:02}" for month in range(1, 13)} <= set(firsts)
         assert (
             sum(
                 bool(re.fullmatch(r"[0-9A-Z]{2}", first)) and not first.isdigit()
@@ -73,9 +73,11 @@ def test_make_demo_publishes_the_real_totals_twice_and_leaves_nothing(tmp_path):
         )
         # Progress says when, where, and how far it is.
         assert re.search(
-            r"^ +\d+\.\d s  begins  \S+ on worker-[12]  \[\d+ of \d+ done\]$", done.stdout, re.M
+            r"^ +\d+\.\d s  begins  \S+ on worker-[12]  \[\d+ of \d+ done\]$",
+            done.stdout,
+            re.MULTILINE,
         )
-        finished = re.findall(r"\[(\d+) of (\d+) done\]$", done.stdout, re.M)[-1]
+        finished = re.findall(r"\[(\d+) of (\d+) done\]$", done.stdout, re.MULTILINE)[-1]
         assert finished[0] == finished[1]
         assert processes_of(tmp_path) == []
 
