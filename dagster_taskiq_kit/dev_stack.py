@@ -21,6 +21,7 @@ from .embedded import free_port, start_private
 from .errors import ConfigurationError, TaskiqKitError
 from .health.snapshot import read_snapshot
 from .masking import masked
+from .opened_instance import check_instance_file, opened_instance
 from .process_group import ProcessGroup, wait_until
 from .settings_file import deployment
 
@@ -99,6 +100,7 @@ class DevStack:
         home = self._options.home.resolve()
         home.mkdir(parents=True, exist_ok=True)
         shipped = Path("dagster.yaml")
+        check_instance_file(shipped)
         if shipped.is_file() and shipped.resolve() != (home / "dagster.yaml").resolve():
             shutil.copyfile(shipped, home / "dagster.yaml")
         self.environment["DAGSTER_HOME"] = os.environ["DAGSTER_HOME"] = str(home)
@@ -118,11 +120,9 @@ class DevStack:
     def _create_instance(self) -> None:
         """Create the instance's storage first: two workers at once would trip over each other."""
         os.environ.update(self.public_environment())
-        import dagster as dg
-
         from .instance_pool import instance_id
 
-        with dg.DagsterInstance.get() as instance:
+        with opened_instance(self.environment["DAGSTER_HOME"]) as instance:
             instance_id(instance)
 
     def public_environment(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """A local Valkey for trying the kit out, for ``dev``, ``demo`` and tests.
 
-Invariant: it listens on 127.0.0.1 only, or on a socket of its user alone, keeps what it acknowledged
-in an append-only file, and ends with the process group that started it.
+Invariant: it listens on 127.0.0.1 only, or on a socket of its user alone. It keeps what it
+acknowledged in an append-only file, and ends with the process group that started it.
 """
 
 import os

@@ -15,7 +15,7 @@ from ..dev_stack import DevStack, StackOptions
 from ..masking import masked
 from ..process_group import reset_interrupts
 from .main import check_queue_option
-from .option_types import AT_LEAST_ONE, PORT
+from .option_types import AT_LEAST_ONE, PORT, WORKSPACE
 
 _DEFAULT_HOME = ".dagster_home"
 _JOB_WITHIN_S = 900.0
@@ -23,7 +23,7 @@ _JOB_WITHIN_S = 900.0
 
 @click.command()
 @click.option(
-    "-w", "--workspace", "workspaces", multiple=True,
+    "-w", "--workspace", "workspaces", multiple=True, type=WORKSPACE,
     help="workspace.yaml to serve (default: the one here, else what `dg` knows).",
 )  # fmt: skip
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")

@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 from ..health.findings import Severity, worst
 from ..health.snapshot import read_snapshot
 from .main import broker_options, connect, json_option, open_instance, say, settings_of
+from .option_types import WORKSPACE
 from .status import verdict_lines
 
 
@@ -30,7 +31,14 @@ def _code_servers_log_to_stderr() -> Generator[None, None, None]:
 
 @click.command()
 @broker_options
-@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to compare.")
+@click.option(
+    "-w",
+    "--workspace",
+    "workspaces",
+    multiple=True,
+    type=WORKSPACE,
+    help="workspace.yaml to compare.",
+)
 @json_option
 @click.option(
     "--migrate", metavar="FILE",

@@ -12,7 +12,7 @@ import click
 from ..errors import ConfigurationError
 from ..settings import TaskiqSettings
 from .main import broker_options, open_instance, settings_of
-from .option_types import AT_LEAST_ONE, PORT, Seconds
+from .option_types import AT_LEAST_ONE, PORT, WORKSPACE, Seconds
 
 if TYPE_CHECKING:
     from ..exporter.sources import PeriodicSource
@@ -38,7 +38,7 @@ _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
     metavar="SECONDS", help="How often Dagster's database is read.",
 )  # fmt: skip
 @click.option(
-    "-w", "--workspace", "workspaces", multiple=True,
+    "-w", "--workspace", "workspaces", multiple=True, type=WORKSPACE,
     help="workspace.yaml whose code locations are loaded each time, to tell whether they load.",
 )  # fmt: skip
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file: answer with HTTPS.")

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,7 @@ import click
 from ..errors import ConfigurationError
 from ..masking import masked, masked_data
 from ..version import __version__
-from .refusals import in_one_line, refusals
+from .refusals import refusals
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -38,12 +37,6 @@ _COMMANDS = {
     "status": ("status", "status", "Show health, queues, workers and what runs."),
     "worker": ("worker", "worker", "Start and steer workers."),
 }
-
-
-#: Parts of an instance that Dagster makes when they are first used.
-_MADE_LATE = (
-    "run_launcher", "run_coordinator", "run_storage", "event_log_storage", "compute_log_manager",
-)  # fmt: skip
 
 
 class LazyGroup(click.Group):
@@ -165,34 +158,11 @@ def open_instance() -> "Generator[dg.DagsterInstance]":
             "Set it to the folder of your dagster.yaml.",
             "DAGSTER_HOME",
         )
-    import dagster as dg
+    from ..opened_instance import opened_instance
 
-    _check_home(home)
-    try:
-        instance = dg.DagsterInstance.get()
-        # Made only when they are asked for: a bad block of dagster.yaml is to be told now.
-        for part in _MADE_LATE:
-            getattr(instance, part)
-        instance.get_concurrency_config()
-    except Exception as error:  # a module, a type, a database: whatever a dagster.yaml can name
-        raise ConfigurationError(
-            f"The Dagster instance in {home} cannot be used: {in_one_line(error).rstrip('.')}. "
-            "Correct its dagster.yaml.",
-            "DAGSTER_HOME",
-        ) from error
+    instance = opened_instance(home)
     with instance:
         yield instance
-
-
-def _check_home(home: str) -> None:
-    """Read dagster.yaml as every file: Dagster would quote its bad lines, or recurse for ever."""
-    from ..yaml_file import loaded
-
-    path = Path(home).expanduser() / "dagster.yaml"
-    if path.is_file():
-        content = loaded(str(path))
-        if content is not None and not isinstance(content, Mapping):
-            raise ConfigurationError(f"The file {str(path)!r} holds no settings by name.", home)
 
 
 class _Masking(logging.Formatter):

@@ -1,10 +1,12 @@
-"""Types of the numbers that options and arguments take.
+"""Types of the numbers and files that options and arguments take.
 
 Invariant: a number that a command gets is one that can work: finite, and within what a socket, a
 machine or a clock takes. No option is of a bare type.
 """
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,3 +39,23 @@ class Seconds(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
+
+
+class WorkspaceFile(click.ParamType[str]):
+    """A workspace.yaml: YAML that quotes nothing when it is wrong and can be walked to its end."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the path; one that is not there is for the command to refuse."""
+        from ..yaml_file import loaded
+
+        path = str(value)
+        if Path(path).is_file():
+            content = loaded(path)
+            if not isinstance(content, Mapping) or not isinstance(content.get("load_from"), list):
+                self.fail(f"{path!r} is no workspace: it has no list load_from.", param, ctx)
+        return path
+
+
+WORKSPACE = WorkspaceFile()

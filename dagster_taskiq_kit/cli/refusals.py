@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from ..errors import TaskiqKitError
+from ..foreign_errors import in_one_line
 from ..masking import HIDDEN, masked
 
 REFUSED_CODE = 1
@@ -25,7 +26,6 @@ TRACEBACK_VARIABLE = "DAGSTER_TASKIQ_TRACEBACK"
 _PACKAGE = Path(__file__).parents[1]
 #: A url that the shell took apart at a blank arrives as an argument of its own.
 _BEFORE_AT = re.compile(r"[^\s'\"(]+(?=@)")
-_LONGEST = 600
 
 
 @contextlib.contextmanager
@@ -46,16 +46,6 @@ def refusals() -> Generator[None, None, None]:
         _refuse("something is nested too deep", error)
     except Exception as error:  # noqa: BLE001  (the last place that can say it in words)
         _refuse(f"{type(error).__name__}: {in_one_line(error)}", error)
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return what an error of somebody else says, in one line of bounded length, masked."""
-    findings = getattr(error, "errors", None)
-    # Dagster's own text of a bad config begins with the whole schema.
-    several = findings if isinstance(findings, list) else [error]
-    said = " ".join(str(getattr(one, "message", "") or one) for one in several)
-    said = masked(" ".join(masked(said).partition("Stack Trace:")[0].split()))
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
 
 
 def _refuse(said: str, error: Exception) -> None:

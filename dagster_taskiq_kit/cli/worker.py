@@ -25,7 +25,7 @@ from .main import (
     open_instance,
     settings_of,
 )
-from .option_types import MEBIBYTES, PORT, SLOTS
+from .option_types import MEBIBYTES, PORT, SLOTS, WORKSPACE
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,14 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for it.")
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
 @click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
-@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to serve.")
+@click.option(
+    "-w",
+    "--workspace",
+    "workspaces",
+    multiple=True,
+    type=WORKSPACE,
+    help="workspace.yaml to serve.",
+)
 @click.option("--working-directory", help="Where -m and -f are resolved.")
 @click.option(
     "-l", "--loglevel", default="info", show_default=True,

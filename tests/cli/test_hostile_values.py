@@ -189,6 +189,8 @@ def test_no_file_is_quoted_and_none_is_walked_for_ever(files, tmp_path):
     for path in files.values():
         for arguments in (["status", "-y", str(path)], ["doctor", "--migrate", str(path)]):
             refused({"DAGSTER_TASKIQ_URL": "redis://h"}, *arguments)
+        for command in (["doctor"], ["exporter"], ["worker", "start"], ["dev", "--run", "x"]):
+            refused(IN_ENVIRONMENT, *command, "-w", str(path))
     refused({}, "status", "-y", str(tmp_path))
     refused({}, "status", "-y", "/dev/zero")
 
@@ -223,6 +225,10 @@ def test_a_bad_dagster_yaml_is_one_sentence(name, tmp_path, monkeypatch):
     )
     environment = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_TASKIQ_URL": "redis://127.0.0.1:1"}
     said = refused(environment, "doctor")
+    assert "hidden" not in said.err
+    home = tmp_path / "home"  # dev copies the dagster.yaml here into its home
+    dev = {"DAGSTER_TASKIQ_URL": "redis://127.0.0.1:1", "DAGSTER_TASKIQ_GIVE_UP_S": "0.1"}
+    refused(dev, "dev", "--home", str(home), "-f", __file__, "--run", "x")
     assert "dagster.yaml" in said.err or "cannot be used" in said.err
 
 
