@@ -14,18 +14,27 @@ User and password are those of the data servers. Options after ``?`` are redis-p
 (``ssl_ca_certs=...``); ``sentinel_username`` and ``sentinel_password`` are for the Sentinels.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-from .errors import without_password
+from .masking import masked_url
 
 _SCHEMES = ("redis", "rediss", "unix")
 _GROUPED = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _CERTIFICATES = ("none", "optional", "required")
 _INTEGERS = ("db", "health_check_interval", "max_connections")
+#: Within what redis-py, the server and a socket can take; `isdigit` knows digits of all scripts.
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
+_SECONDS_SAID = re.compile(r"(?!0*\.?0*$)[0-9]{1,5}(\.[0-9]{1,3})?")
 _SECONDS = ("socket_connect_timeout", "socket_timeout", "timeout")
 _PORTS = {"sentinel": 26379, "cluster": 6379}
+
+_ENCODE = (
+    "percent-encode what is neither letter nor digit in user, password and options, such as %2F "
+    "for a slash"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class BrokerUrl:
 
 def _refusal(url: str, why: str = "") -> ValueError:
     return ValueError(
-        f"{without_password(url)!r} is not a broker url{why}: it must look like "
+        f"{masked_url(url)!r} is not a broker url{why}: it must look like "
         "redis://host:6379/0, rediss://user:password@host:6380/0, unix:///path/to/socket, "
         "redis+sentinel://host1:26379,host2:26379/service/0 or "
         "redis+cluster://host1:6379,host2:6379"
@@ -67,11 +76,19 @@ def parse_broker_url(url: str) -> BrokerUrl:
     Raises:
         ValueError: It can never work; says why, without the password.
     """
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise _refusal(url, f" (it holds a blank or a control character; {_ENCODE})")
     try:
         parts = urlsplit(url)
-        _ = parts.port if parts.scheme in _SCHEMES else None
-    except ValueError as error:
-        raise _refusal(url) from error
+        port = parts.port if parts.scheme in _SCHEMES else None
+    except ValueError:
+        raise _refusal(url, f" ({_ENCODE})" if "@" in url else "") from None
+    if port == 0:
+        raise _refusal(url, " (port 0 is none)")
+    # An unquoted / ? or # ends the part of a url that may hold a password: what is read as host,
+    # port and path then are pieces of it, which no message may quote.
+    if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
+        raise _refusal(url, f" ({_ENCODE})")
     if ";" in parts.netloc.rpartition("@")[2] + parts.path:
         raise _refusal(url, " (one url only: for several servers name their Sentinels)")
     _check_options(url, parts.query)
@@ -87,10 +104,10 @@ def _check_options(url: str, query: str) -> None:
     for name, value in parse_qsl(query):
         if name == "ssl_cert_reqs" and value not in _CERTIFICATES:
             raise _refusal(url, f" (ssl_cert_reqs must be one of {', '.join(_CERTIFICATES)})")
-        if name in _INTEGERS and not value.isdigit():
+        if name in _INTEGERS and not _WHOLE_NUMBER.fullmatch(value):
             raise _refusal(url, f" ({name} must be a whole number)")
-        if name in _SECONDS and not value.replace(".", "", 1).isdigit():
-            raise _refusal(url, f" ({name} must be a number of seconds)")
+        if name in _SECONDS and not _SECONDS_SAID.fullmatch(value):
+            raise _refusal(url, f" ({name} must be a number of seconds, 0.001 to 86400)")
 
 
 def _grouped(url: str, parts: SplitResult) -> BrokerUrl:
@@ -113,7 +130,7 @@ def _grouped(url: str, parts: SplitResult) -> BrokerUrl:
         raise _refusal(url, " (a Cluster has database 0 only)")
     service = path.pop(0) if topology == "sentinel" else ""
     database = path[0] if path else "0"
-    if not database.isdigit():
+    if not _WHOLE_NUMBER.fullmatch(database):
         raise _refusal(url, f" (database {database!r} is not a number)")
     host, port = seeds[0]
     host = f"[{host}]" if ":" in host else host

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ConfigurationError, without_password
+from .errors import ConfigurationError
+from .masking import masked, masked_url
 
 #: dagster-celery's default queue. Where its configuration is read, it is what it was.
 OLD_DEFAULT_QUEUE = "dagster"
@@ -108,7 +109,7 @@ def translate(config: Mapping[str, Any], *, where: str, tolerant: bool = False) 
 def _source(source: Any, where: str) -> Translated:
     """Translate ``config_source``, which holds settings of Celery."""
     if not isinstance(source, Mapping):
-        said = without_password(repr(source))
+        said = masked(repr(source))
         raise _refused(where, f"config_source {said}", "it must hold settings by name")
     settings, notes = dict[str, Any](), list[str]()
     for name, value in source.items():
@@ -144,18 +145,18 @@ def _redis(broker: str, where: str) -> str:
     scheme, _, rest = broker.partition("://")
     if scheme == "sentinel":
         raise _refused(
-            where, f"broker {without_password(broker)!r}",
+            where, f"broker {masked_url(broker)!r}",
             "write redis+sentinel://host1:26379,host2:26379/name-of-the-primary/0",
         )  # fmt: skip
     if scheme in ("redis+socket", "socket"):
         path = rest.partition("?")[0]
-        raise _refused(where, f"broker {without_password(broker)!r}", f"write unix://{path}?db=0")
+        raise _refused(where, f"broker {masked_url(broker)!r}", f"write unix://{path}?db=0")
     for old, ours in _CERTIFICATES.items():
         broker = broker.replace(f"ssl_cert_reqs={old}", f"ssl_cert_reqs={ours}")
     if scheme in ("amqp", "amqps", "pyamqp", "sqs", "memory", "filesystem"):
         raise _refused(
             where,
-            f"broker {without_password(broker)!r}",
+            f"broker {masked_url(broker)!r}",
             "the kit's broker is Redis or Valkey: name one, such as redis://localhost:6379/0",
         )
     return broker

@@ -11,7 +11,14 @@ from typing import Any
 import dagster as dg
 
 from .assets import CoercibleToPrefix, subject_key, subjects
-from .health.findings import Finding, Severity, first_few, queue_subject, watched_queues
+from .health.findings import (
+    Finding,
+    Severity,
+    first_few,
+    no_better_than,
+    queue_subject,
+    watched_queues,
+)
 from .health.rules import RULES
 from .health.snapshot import Snapshot
 from .health_reading import HealthReading, deployment, read_health
@@ -28,6 +35,7 @@ _SEVERITY = {
     Severity.ERROR: dg.AssetCheckSeverity.ERROR,
 }
 _MOST_ROWS = 50
+_LOOKED_BACK = 20
 
 
 def check_specs(
@@ -92,6 +100,8 @@ def _checks(
         reading = read_health(deployment(settings), context.instance)
         for key in context.selected_asset_check_keys:
             finding = _finding(reading, by_key[key.asset_key], key.name)
+            if not finding.known:
+                finding = no_better_than(finding, _last_severity(context.instance, key))
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=key.name,
@@ -104,6 +114,18 @@ def _checks(
     return health_checks
 
 
+def _last_severity(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Severity | None:
+    """Return what the check said last; the newest entry may be the execution that asks."""
+    storage: Any = instance.event_log_storage
+    for entry in storage.get_asset_check_execution_history(key, limit=_LOOKED_BACK):
+        event = entry.event.dagster_event if entry.event else None
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            said = event.asset_check_evaluation_data
+            bad = Severity.WARN if said.severity is dg.AssetCheckSeverity.WARN else Severity.ERROR
+            return Severity.OK if said.passed else bad
+    return None
+
+
 def _finding(reading: HealthReading, subject: str, check: str) -> Finding:
     found = reading.by_check.get((subject, check))
     if found is not None:
@@ -111,7 +133,7 @@ def _finding(reading: HealthReading, subject: str, check: str) -> Finding:
     (absent,) = (each for each in reading.findings if each.check == "reachable")
     return Finding(
         subject, check, Severity.WARN, f"Not known: {absent.sentence}",
-        "See the check `reachable` of the broker.",
+        "See the check `reachable` of the broker.", known=False,
     )  # fmt: skip
 
 
@@ -167,7 +189,8 @@ def worker_table(snapshot: Snapshot) -> dg.TableMetadataValue:
                 "heard": f"{worker.silent_s:.0f} s ago",
                 "queues": ", ".join(worker.card.queues),
                 "code": ", ".join(worker.card.locations),
-                "executes": first_few([_in_short(each.task_id) for each in worker.held]),
+                "executes": ("" if worker.live or not worker.held else "not known; held ")
+                + first_few([_in_short(each.task_id) for each in worker.held]),
                 "release": worker.card.version,
             }
         )

@@ -17,9 +17,11 @@ from pathlib import Path
 import click
 
 from .broker.connection import SyncConnection
-from .embedded import free_port, start_embedded
+from .embedded import free_port, start_private
 from .errors import ConfigurationError, TaskiqKitError
 from .health.snapshot import read_snapshot
+from .masking import masked
+from .opened_instance import check_instance_file, opened_instance
 from .process_group import ProcessGroup, wait_until
 from .settings_file import deployment
 
@@ -98,6 +100,7 @@ class DevStack:
         home = self._options.home.resolve()
         home.mkdir(parents=True, exist_ok=True)
         shipped = Path("dagster.yaml")
+        check_instance_file(shipped)
         if shipped.is_file() and shipped.resolve() != (home / "dagster.yaml").resolve():
             shutil.copyfile(shipped, home / "dagster.yaml")
         self.environment["DAGSTER_HOME"] = os.environ["DAGSTER_HOME"] = str(home)
@@ -110,18 +113,16 @@ class DevStack:
         self.settings, _ = deployment({})
         if self.settings.url is None:
             folder = self._options.home.resolve() / "taskiq" / "broker"
-            os.environ["DAGSTER_TASKIQ_URL"] = start_embedded(self._group, folder)
+            os.environ["DAGSTER_TASKIQ_URL"] = start_private(self._group, folder)
             self.settings, _ = deployment({})
         self.environment["DAGSTER_TASKIQ_URL"] = self.settings.require_url()
 
     def _create_instance(self) -> None:
         """Create the instance's storage first: two workers at once would trip over each other."""
         os.environ.update(self.public_environment())
-        import dagster as dg
-
         from .instance_pool import instance_id
 
-        with dg.DagsterInstance.get() as instance:
+        with opened_instance(self.environment["DAGSTER_HOME"]) as instance:
             instance_id(instance)
 
     def public_environment(self) -> Mapping[str, str]:
@@ -232,7 +233,7 @@ class DevStack:
             said.append(line)
             del said[:-200]
             if not self._options.quiet or _worth_saying(line):
-                click.echo(f"{click.style(name.ljust(10), fg=colour)} {line}", err=True)
+                click.echo(f"{click.style(name.ljust(10), fg=colour)} {masked(line)}", err=True)
 
 
 #: A parent that ignores SIGINT (a shell's &, some CI) would make Dagster deaf to SIGTERM as well.

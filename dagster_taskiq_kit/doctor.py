@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dagster as dg
 
 from .database_connections import most_database_connections
-from .health.findings import Finding, Severity, first_few
+from .health.findings import Finding, Severity, counted, first_few
 from .health.rules import judge
 from .health.snapshot import Snapshot
 from .launcher import TaskiqRunLauncher
@@ -133,13 +133,17 @@ def _run_limit(instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Fin
     limit = None if queue is None else queue.max_concurrent_runs
     if limit is None or limit < 0 or limit >= slots:
         yield _finding(
-            "run_slots", Severity.OK, f"{slots} run slots are the limit of runs at once."
+            "run_slots",
+            Severity.OK,
+            f"{counted(slots, 'run slot')} limit how many runs execute at once."
+            if slots
+            else "No live worker has a run slot now; Dagster's own queue limits nothing.",
         )
         return
     yield _finding(
         "run_slots", Severity.WARN,
-        f"Dagster lets {limit} runs out of its own queue at once, and workers have {slots} run "
-        "slots: the others stay empty.",
+        f"Dagster lets {counted(limit, 'run')} out of its own queue at once, and workers have "
+        f"{counted(slots, 'run slot')}: the others stay empty.",
         "Set concurrency.runs.max_concurrent_runs to -1.",
     )  # fmt: skip
 

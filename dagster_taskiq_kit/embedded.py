@@ -1,15 +1,17 @@
 """A local Valkey for trying the kit out, for ``dev``, ``demo`` and tests.
 
-Invariant: it listens on 127.0.0.1 only, keeps what it acknowledged in an append-only file, and ends
-with the process group that started it.
+Invariant: it listens on 127.0.0.1 only, or on a socket of its user alone. It keeps what it
+acknowledged in an append-only file, and ends with the process group that started it.
 """
 
 import os
 import platform
 import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 import redis.backoff
@@ -19,6 +21,8 @@ from .errors import BrokerUnavailable, MissingServer
 from .process_group import ProcessGroup, wait_until
 
 _START_WITHIN_S = 15.0
+#: What a system takes as the path of a unix socket, with room for none of them to differ.
+_LONGEST_SOCKET = 100
 _NAMES_ON_PATH = ("valkey-server", "redis-server")
 
 
@@ -71,13 +75,44 @@ def start_embedded(
         MissingServer: No server binary.
         BrokerUnavailable: It did not come up; the log file is named.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
+    where = {"port": port, "bind": "127.0.0.1"}
+    return _start(group, directory, f"redis://127.0.0.1:{port}/0", where, environment)
+
+
+def start_private(group: ProcessGroup, directory: Path) -> str:
+    """Start a server that only this user may open, on a unix socket and on no port.
+
+    Args:
+        group: What it ends with.
+        directory: Where its append-only file lives; made if missing.
+
+    Returns:
+        Its url.
+
+    Raises:
+        MissingServer: No server binary.
+        BrokerUnavailable: It did not come up; the log file is named.
+    """
+    socket_file = directory.resolve() / "server.sock"
+    if len(os.fsencode(socket_file)) > _LONGEST_SOCKET:
+        # Made by us and open to nobody else; its name is not known before.
+        socket_file = Path(tempfile.mkdtemp(prefix="dagster-taskiq-")) / "server.sock"
+    where = {"port": 0, "unixsocket": socket_file, "unixsocketperm": 700}
+    return _start(group, directory, f"unix://{quote(str(socket_file))}?db=0", where)
+
+
+def _start(
+    group: ProcessGroup,
+    directory: Path,
+    url: str,
+    where: Mapping[str, int | str | Path],
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    directory.mkdir(parents=True, exist_ok=True)
     log_file = directory / "server.log"
-    url = f"redis://127.0.0.1:{port}/0"
     options = {
-        "port": port,
-        "bind": "127.0.0.1",
+        **where,
         "dir": directory,
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -97,7 +132,7 @@ def start_embedded(
         if program.poll() is not None:
             return True
         try:
-            with redis.Redis(port=port, socket_timeout=1.0, retry=no_retry) as client:
+            with redis.Redis.from_url(url, socket_timeout=1.0, retry=no_retry) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False

@@ -17,21 +17,16 @@ TaskiqKitError
 └── MissingServer            no local Redis/Valkey binary for the embedded broker
 """
 
-import re
 from collections.abc import Sequence
 
-#: Up to the last ``@``: a password may hold one.
-_URL_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^/\s]+(?=@)")
-_OPTION_PASSWORD = re.compile(r"(?P<head>[?&](?:\w+_)?password=)[^&\s'\"]+")
-
-
-def without_password(text: str) -> str:
-    """Return ``text`` with the password of every url in it replaced by ``***``."""
-    return _OPTION_PASSWORD.sub(r"\g<head>***", _URL_PASSWORD.sub(r"\g<head>***", text))
+from .masking import masked, masked_url
 
 
 class TaskiqKitError(Exception):
-    """Root of all errors of the kit; catch this to catch them all."""
+    """Root of all errors of the kit; catch this to catch them all. No secret is in its sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(masked(sentence))
 
 
 class ConfigurationError(TaskiqKitError):
@@ -56,7 +51,7 @@ class BrokerError(TaskiqKitError):
     """
 
     def __init__(self, url: str, sentence: str) -> None:
-        super().__init__(f"Broker {without_password(url)}: {without_password(sentence)}")
+        super().__init__(f"Broker {masked_url(url)}: {masked(sentence)}")
         self.url = url
 
 

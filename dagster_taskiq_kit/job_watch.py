@@ -4,6 +4,8 @@ Invariant: everything that is printed was read from the event log or from the ta
 is assumed to have worked.
 """
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +14,13 @@ import dagster as dg
 
 from .broker import readings
 from .broker.connection import SyncConnection
+from .errors import BrokerError
 from .process_group import wait_until
 from .run_log import RunLog
 from .text_table import table
 
 _POLL_S = 0.1
-_MAX_TABLE_ROWS = 10
+_MAX_TABLE_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,25 @@ class JobWatch:
         instance: The Dagster instance.
         run_id: The run.
         say: Prints one line.
+        broker: Where it is looked up who executes a step; None to leave that out.
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, run_id: str, say: Callable[[str], None]
+        self,
+        instance: dg.DagsterInstance,
+        run_id: str,
+        say: Callable[[str], None],
+        broker: SyncConnection | None = None,
     ) -> None:
+        self._broker = broker
+        self._began_s = time.monotonic()
+        run = instance.get_run_by_id(run_id)
+        plan_id = run.execution_plan_snapshot_id if run else None
+        plan: Any = instance.get_execution_plan_snapshot(plan_id) if plan_id else None
+        #: What the plan names; steps that a dynamic output makes are added when they are submitted.
+        planned = plan.step_keys_to_execute if plan else ()
+        self._steps = {step for step in planned if not step.endswith("[?]")}
+        self._over: set[str] = set()
         self._instance = instance
         self._run_id = run_id
         self._say = say
@@ -63,9 +80,10 @@ class JobWatch:
         kinds = dg.DagsterEventType
         self._tellers: dict[dg.DagsterEventType, Callable[[dg.DagsterEvent], None]] = {
             kinds.STEP_WORKER_STARTING: self._note_task_id,
-            kinds.STEP_START: lambda event: self._say(f"  begins  {event.step_key}"),
-            kinds.STEP_SUCCESS: lambda event: self._say(f"  done    {event.step_key}"),
-            kinds.STEP_UP_FOR_RETRY: lambda event: self._say(f"  retries {event.step_key}"),
+            kinds.STEP_START: lambda event: self._tell("begins", event),
+            kinds.STEP_SUCCESS: lambda event: self._tell("done", event),
+            kinds.STEP_SKIPPED: lambda event: self._tell("skipped", event),
+            kinds.STEP_UP_FOR_RETRY: lambda event: self._tell("retries", event),
             kinds.STEP_FAILURE: self._tell_failed_step,
             kinds.RUN_FAILURE: self._note_failed_run,
             kinds.ASSET_CHECK_EVALUATION: self._note_check,
@@ -95,13 +113,38 @@ class JobWatch:
         run = self._instance.get_run_by_id(self._run_id)
         return run is not None and run.status is dg.DagsterRunStatus.SUCCESS
 
+    def _tell(self, what: str, event: dg.DagsterEvent) -> None:
+        """Say in one line when, what, where, and how far the run is."""
+        step = str(event.step_key)
+        if what in ("done", "skipped", "FAILED"):
+            self._over.add(step)
+        passed_s = time.monotonic() - self._began_s
+        known = len(self._steps | self._over)
+        worker = self._worker_of(step) if what == "begins" else ""
+        place = f" on {worker}" if worker else ""
+        self._say(
+            f"{passed_s:7.1f} s  {what:<7} {step}{place}  [{len(self._over)} of {known} done]"
+        )
+
+    def _worker_of(self, step: str) -> str:
+        """Return who executes a step, by its record; '' when the broker does not tell now."""
+        task_id = self._task_ids.get(step)
+        if self._broker is None or task_id is None:
+            return ""
+        with contextlib.suppress(BrokerError):
+            record = readings.fetch(self._broker, task_id)
+            return (record.worker or "").rpartition("-")[0] if record else ""
+        return ""
+
     def _note_task_id(self, event: dg.DagsterEvent) -> None:
         metadata = getattr(event.event_specific_data, "metadata", {})
+        if event.step_key:
+            self._steps.add(event.step_key)
         if event.step_key and "task_id" in metadata:
             self._task_ids[event.step_key] = str(metadata["task_id"].value)
 
     def _tell_failed_step(self, event: dg.DagsterEvent) -> None:
-        self._say(f"  FAILED  {event.step_key}")
+        self._tell("FAILED", event)
         error = event.step_failure_data.error
         while error is not None and error.cause is not None:
             error = error.cause
@@ -174,6 +217,9 @@ def _materialization_lines(materialization: dg.AssetMaterialization) -> Iterator
             ]
             yield f"  {name}"
             yield from (f"    {line}" for line in table(heads, rows))
+            left = len(value.records) - len(rows)
+            if left:
+                yield f"    ... and {left} more {'row' if left == 1 else 'rows'}; the UI shows all."
         elif _plain(value):
             yield f"  {name}: {value.value}"
 

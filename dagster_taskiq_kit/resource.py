@@ -16,6 +16,7 @@ from .errors import BrokerUnavailable
 from .health.findings import Finding
 from .health.rules import judge, judge_absence
 from .health.snapshot import QueueReading, Snapshot, WorkerReading, read_snapshot
+from .health.steering import check_queue_is_there
 from .settings import TaskiqSettings
 from .user_tasks import RunContext, Task, TaskHandle, UserTasks
 
@@ -110,13 +111,28 @@ class TaskiqResource(dg.ConfigurableResource[Any]):
         """
         return self.snapshot().server.latency_s
 
-    def pause(self, queue: str) -> bool:
-        """Hand out nothing of a queue until it is resumed; returns whether that changed it."""
+    def pause(self, queue: str, *, create: bool = False) -> bool:
+        """Hand out nothing of a queue until it is resumed; returns whether that changed it.
+
+        Args:
+            queue: The queue.
+            create: Whether it may be one that was never used and is not served.
+
+        Raises:
+            ConfigurationError: There is no such queue; offers the near name.
+            BrokerError: The broker does not answer.
+        """
+        if not create:
+            self._check_queue(queue, "Say create=True to pause it before it is used.")
         return self._broker().run(records.pause(queue, paused=True))
 
     def resume(self, queue: str) -> bool:
-        """Hand out a paused queue's messages again; returns whether that changed it."""
+        """Hand out a paused queue's messages again; errors as for :meth:`pause`."""
+        self._check_queue(queue, "")
         return self._broker().run(records.pause(queue, paused=False))
+
+    def _check_queue(self, queue: str, advice: str) -> None:
+        check_queue_is_there(self.snapshot(), self.settings, queue, advice)
 
     # -- your own tasks
 

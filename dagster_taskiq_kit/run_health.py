@@ -394,4 +394,7 @@ def judge_runs(health: RunHealth) -> Finding:
         severity = Severity.WARN
         sentence += f" The oldest {health.looked_at} were looked at, {health.overlooked} were not."
         remedy = "Look at the newest ones yourself, or limit how many runs are begun at once."
-    return Finding("runs", "no_stuck_runs", severity, sentence, remedy, numbers, "error > 0 stuck")
+    return Finding(
+        "runs", "no_stuck_runs", severity, sentence, remedy, numbers, "error > 0 stuck",
+        known=health.known,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -22,6 +23,7 @@ from .errors import BrokerError, ConfigurationError
 from .health.findings import Finding, Severity, summary, watched_queues
 from .health.hysteresis import Memory
 from .health_reading import HealthReading, deployment, read_health
+from .seconds import check_seconds
 from .settings import TaskiqSettings
 
 logger = logging.getLogger(__name__)
@@ -56,9 +58,16 @@ def build_taskiq_health_sensor(
         on_transition: Called with a finding and the severity that it had before, when a verdict
             has changed: the place for your own alerts. What it raises is logged.
         default_status: Whether it runs without being switched on.
+
+    Raises:
+        ConfigurationError: A number of seconds can never work.
     """
     settings = settings or TaskiqSettings.resolve()
     watched = subjects(settings)
+    check_seconds(minimum_interval_seconds, "minimum_interval_seconds", least=0)
+    check_seconds(report_interval_seconds, "report_interval_seconds", least=0)
+    if no_progress_s is not None:
+        check_seconds(no_progress_s, "no_progress_s")
 
     @dg.sensor(
         name=name,
@@ -80,6 +89,7 @@ def build_taskiq_health_sensor(
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         now_s = time.time()
         # A queue that nobody declared has no asset, and is not remembered.
+        found = replace(found, findings=[memory.no_better(each) for each in found.findings])
         ours = [finding for finding in found.findings if finding.subject in watched]
         for finding, before in memory.take(ours):
             _tell(on_transition, finding, before)

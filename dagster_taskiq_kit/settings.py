@@ -20,13 +20,17 @@ from pydantic import (
 )
 
 from .broker_url import parse_broker_url
-from .errors import ConfigurationError, without_password
+from .errors import ConfigurationError
+from .masking import masked, names_a_secret
+from .seconds import MOST_SECONDS
 
 ENV_PREFIX = "DAGSTER_TASKIQ_"
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,99}")
 _LOCATION = "{code_location}"
 _NOT_IN_QUEUE_NAMES = re.compile(r"[^A-Za-z0-9_.@/-]")
+#: Of a bad value so much is said.
+_LONGEST_SHOWN = 120
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -72,6 +76,12 @@ LIMITS = (
     "worker_lost_retries",
 )  # fmt: skip
 
+#: Neither nan nor infinity is one.
+Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
+#: One that is waited for again and again: without a floor it would be a busy loop.
+Pause = Annotated[float, Field(ge=0.001, le=MOST_SECONDS, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
 QueueName = Annotated[str, AfterValidator(check_queue_name)]
 
 
@@ -80,20 +90,17 @@ class QueueObjective(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    slo_s: float = Field(
-        default=60.0, gt=0, description="Longest acceptable wait of a message, in seconds."
+    slo_s: Pause = Field(
+        default=60.0, description="Longest acceptable wait of a message, in seconds."
     )
-    backlog_warn: int = Field(
-        default=50, ge=0, description="Waiting messages that are worth a WARN."
-    )
-    backlog_error: int = Field(default=200, ge=0, description="Waiting messages that are an ERROR.")
-    min_workers: int = Field(
+    backlog_warn: Count = Field(default=50, description="Waiting messages that are worth a WARN.")
+    backlog_error: Count = Field(default=200, description="Waiting messages that are an ERROR.")
+    min_workers: Count = Field(
         default=1,
-        ge=0,
         description="Live workers that must serve it also when nothing waits; 0 for a queue whose "
         "workers come and go with its work.",
     )
-    redeliveries_warn: int = Field(
+    redeliveries_warn: Count = Field(
         default=3, ge=1, description="Redelivered and lost messages in an hour that are a WARN."
     )
 
@@ -148,44 +155,44 @@ class TaskiqSettings(BaseModel):
         description="Whether workers on all hosts must see the same Dagster storage folder; False "
         "when every IO manager and the compute logs are in a bucket or a database.",
     )
-    lease_s: float = Field(
-        default=15.0, gt=0, description="How long a worker is trusted after its last renewal."
+    lease_s: Pause = Field(
+        default=15.0, description="How long a worker is trusted after its last renewal."
     )
-    renew_s: float = Field(default=3.0, gt=0, description="How often a worker renews its lease.")
-    witness_s: float = Field(
+    renew_s: Pause = Field(default=3.0, description="How often a worker renews its lease.")
+    witness_s: Pause = Field(
         default=3.0,
-        gt=0,
         description="How often a worker that cannot renew asks Dagster's database whether its work "
         "was given to others; what replaces lost work waits 2 s longer than this.",
     )
-    unserved_note_s: float = Field(
+    unserved_note_s: Pause = Field(
         default=30.0,
-        gt=0,
         description="After how long a run's log says that no live worker serves its queue.",
     )
-    queue_wait_timeout_s: float | None = Field(
+    queue_wait_timeout_s: Pause | None = Field(
         default=None,
-        gt=0,
         description="How long a run or step may wait in a queue before its run fails; no limit "
         "when it is not set.",
     )
-    connect_timeout_s: float = Field(
-        default=2.0, gt=0, description="Longest wait for a connection to the broker."
+    connect_timeout_s: Pause = Field(
+        default=2.0, description="Longest wait for a connection to the broker."
     )
-    command_timeout_s: float = Field(
-        default=5.0, gt=0, description="Longest wait for the reply to one command."
+    command_timeout_s: Pause = Field(
+        default=5.0, description="Longest wait for the reply to one command."
     )
-    give_up_s: float = Field(
-        default=10.0, gt=0, description="After how long a producer reports the broker as away."
+    give_up_s: Pause = Field(
+        default=10.0, description="After how long a producer reports the broker as away."
     )
-    cancel_grace_s: float = Field(
-        default=10.0, ge=0, description="Time between SIGTERM and SIGKILL for a cancelled child."
+    cancel_grace_s: Seconds = Field(
+        default=10.0, description="Time between SIGTERM and SIGKILL for a cancelled child."
     )
-    drain_timeout_s: float = Field(
-        default=25.0, ge=0, description="How long a stopping worker lets its steps finish."
+    drain_timeout_s: Seconds = Field(
+        default=25.0, description="How long a stopping worker lets its steps finish."
     )
     outcome_ttl_s: int = Field(
-        default=86_400, ge=60, description="How long the record of an ended message is kept."
+        default=86_400,
+        ge=60,
+        le=10 * MOST_SECONDS,
+        description="How long the record of an ended message is kept.",
     )
 
     @model_validator(mode="after")
@@ -292,4 +299,6 @@ def _sentence(
     if error["type"] == "value_error":
         return f"{path}: {message}"
     value = given.get(path, error.get("input"))
-    return f"{path}={without_password(repr(value))}: {message}"
+    shown = "***" if names_a_secret(path) else masked(repr(value))
+    shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+    return f"{path}={shown}: {message}"

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .celery_config import Translated, resolved, translate
-from .errors import ConfigurationError, without_password
+from .errors import ConfigurationError
+from .masking import masked
 from .settings import LIMITS, TaskiqSettings, laid_over
+from .yaml_file import loaded
 
 _PACKAGE = "dagster_taskiq_kit"
 _COMPATIBLE = "CeleryRunLauncher"
@@ -52,15 +52,7 @@ def read_yaml(path: str) -> Mapping[str, Any]:
     Raises:
         ConfigurationError: There is no such file, it is no YAML, or holds no names.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
-    except OSError as error:
-        raise ConfigurationError(
-            f"The file {path!r} cannot be read ({error.strerror}).", path
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigurationError(f"The file {path!r} is not YAML: {said}.", path) from None
+    content = loaded(path) or {}
     if not isinstance(content, Mapping):
         raise ConfigurationError(f"The file {path!r} holds no settings by name.", path)
     return content
@@ -74,7 +66,7 @@ def block(content: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]
     """
     found = content.get(name) or {}
     if not isinstance(found, Mapping):
-        said = without_password(repr(found))
+        said = masked(repr(found))
         raise ConfigurationError(
             f"{path}: {name!r} must hold settings by name; it is {said}.", path
         )

@@ -19,6 +19,7 @@ from .health.findings import counted
 from .health_reading import GIVE_UP_S, deployment, read_health
 from .launcher import TaskiqRunLauncher
 from .run_health import STATUS, Cause, StuckRun, stuck_mark
+from .seconds import check_seconds
 from .settings import TaskiqSettings
 from .states import OWNED
 from .tags import STUCK_ACTION_TAG
@@ -61,9 +62,12 @@ def build_taskiq_stuck_run_sensor(
         default_status: Whether it runs without being switched on.
 
     Raises:
-        ConfigurationError: There is no such policy.
+        ConfigurationError: There is no such policy, or a number of seconds can never work.
     """
     settings = settings or TaskiqSettings.resolve()
+    check_seconds(minimum_interval_seconds, "minimum_interval_seconds", least=0)
+    if no_progress_s is not None:
+        check_seconds(no_progress_s, "no_progress_s")
     try:
         chosen = StuckRunPolicy(policy)
     except ValueError:

@@ -7,6 +7,7 @@ traceback inside the executor's loop.
 from collections.abc import Mapping
 
 from .errors import ConfigurationError
+from .seconds import check_seconds
 
 QUEUE_TAG = "dagster-taskiq/queue"
 PRIORITY_TAG = "dagster-taskiq/priority"
@@ -88,14 +89,4 @@ def step_timeout_s(step_tags: Mapping[str, str], whose: str) -> float | None:
     value = step_tags.get(TIMEOUT_TAG)
     if value is None:
         return None
-    try:
-        timeout_s = float(value)
-    except ValueError:
-        timeout_s = 0.0
-    if not timeout_s > 0:
-        raise ConfigurationError(
-            f"Tag {TIMEOUT_TAG!r} of {whose} is {value!r}: it must be a positive number of "
-            'seconds such as "300".',
-            TIMEOUT_TAG,
-        )
-    return timeout_s
+    return check_seconds(value, f"Tag {TIMEOUT_TAG!r} of {whose}")

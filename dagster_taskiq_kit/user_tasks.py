@@ -20,6 +20,7 @@ from .broker.results import TRACEBACK_LABEL, read_result
 from .broker.stream_broker import PriorityStreamBroker
 from .errors import ConfigurationError, TaskEnded, TaskTimedOut
 from .messages import LOCATION_LABEL, RUN_ID_LABEL
+from .seconds import check_seconds
 from .settings import check_queue_name
 from .states import TERMINAL, Kind, State
 
@@ -174,6 +175,8 @@ class UserTasks:
     ) -> Iterator[tuple[TaskHandle, Any]]:
         """Yield each task with what it returned, as they end; errors as for one."""
         left = {handle.task_id: handle for handle in handles}
+        if timeout_s is not None:
+            timeout_s = check_seconds(timeout_s, "timeout_s", least=0)
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while left:
@@ -196,6 +199,8 @@ class UserTasks:
         tell: Callable[[str], None],
     ) -> Iterator[Any]:
         """Call a task for each item, at most ``max_in_flight`` at once; yields the results."""
+        if timeout_s is not None:
+            timeout_s = check_seconds(timeout_s, "timeout_s", least=0)
         if max_in_flight < 1:
             raise ConfigurationError(
                 f"max_in_flight is {max_in_flight}: it must be 1 or more.", "max_in_flight"

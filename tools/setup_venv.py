@@ -10,8 +10,11 @@ import hashlib
 import pathlib
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+_STEPS = ("Collecting", "Downloading", "Building", "Preparing", "Using cached")
+_EVERY_S = 3.0
 OLDEST, NEWEST = (3, 10), (3, 13)
 
 
@@ -37,17 +40,18 @@ def main() -> None:
             "(on Debian: apt-get install python3-venv), then try again.",
         )
     print(
-        "Installing what `%s` needs into %s (once; a few minutes) ..." % (extra, venv.name),
+        "Installing what `%s` needs into %s (once; a few minutes; each package is named) ..."
+        % (extra, venv.name),
         flush=True,
     )
-    run(
+    tell(
         [
             str(venv / "bin" / "python"),
             "-m",
             "pip",
             "install",
-            "--quiet",
             "--disable-pip-version-check",
+            "--progress-bar=off",
             "-c",
             str(ROOT / "constraints.txt"),
             "-e",
@@ -63,6 +67,25 @@ def run(command: "list[str]", sentence: str) -> None:
     """Run a command; if it fails, end with a sentence."""
     if subprocess.call(command, cwd=str(ROOT)) != 0:
         raise SystemExit(sentence)
+
+
+def tell(command: "list[str]", sentence: str) -> None:
+    """Run pip and say what it is at, a line every few seconds; if it fails, what it said last."""
+    began_s = told_s = time.monotonic()
+    last = []  # type: list[str]
+    pip = subprocess.Popen(
+        command, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    for line in pip.stdout or ():
+        last = [*last[-30:], line]
+        step = line.strip().split(" (from ")[0]
+        now_s = time.monotonic()
+        installs = step.startswith(("Installing", "Successfully"))
+        if installs or (step.startswith(_STEPS) and now_s - told_s > _EVERY_S):
+            told_s = now_s
+            print("%5d s  %s" % (now_s - began_s, step[:90]), flush=True)
+    if pip.wait() != 0:
+        raise SystemExit("".join(last) + sentence)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 Invariant: nothing is submitted or claimed before these guards passed once in the process.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
+
+import redis.exceptions
 
 from ..errors import UnfitServer, WrongInstance
 from ..version import SCHEMA_VERSION
@@ -67,8 +70,7 @@ def check_broker(connection: SyncConnection, instance_id: str) -> None:
         BrokerUnavailable: No answer.
         BrokerRefused: Wrong password or missing rights.
     """
-    info = connection.attempt(lambda: connection.client.info("server"))
-    check_server(connection.url, info, _eviction_policy(connection))
+    check_server(connection.url, *_said_of_itself(connection))
     owner, schema = connection.run(bind_namespace(instance_id))
     namespace = connection.settings.namespace
     if owner != instance_id:
@@ -86,13 +88,20 @@ def check_broker(connection: SyncConnection, instance_id: str) -> None:
         )
 
 
-def _eviction_policy(connection: SyncConnection) -> str | None:
-    import redis.exceptions
+def _said_of_itself(connection: SyncConnection) -> tuple[Mapping[str, Any], str | None]:
+    """Return what the server says of itself; its release alone where it does not tell the rest.
 
-    try:
-        policy = connection.attempt(lambda: connection.client.config_get("maxmemory-policy"))
-    except UnfitServer:  # managed servers forbid CONFIG; nothing can be said then
-        return None
-    except redis.exceptions.RedisError:
-        return None
-    return policy.get("maxmemory-policy")
+    Managed servers deny INFO or have renamed it. What is unknown is no reason to refuse: status and
+    doctor say that they cannot judge it.
+    """
+
+    def ask() -> tuple[Mapping[str, Any], str | None]:
+        client: Any = connection.client
+        with contextlib.suppress(redis.exceptions.ResponseError):
+            info = client.info("server", "memory")
+            return info, info.get("maxmemory_policy")
+        # Scripts know the release since Redis 7.0, and every Valkey says the Redis it grew from.
+        release = client.eval("return redis.REDIS_VERSION or '0'", 1, connection.keys.prefix)
+        return {"redis_version": text(release)}, None
+
+    return connection.attempt(ask)

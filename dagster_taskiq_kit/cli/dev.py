@@ -4,16 +4,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from ..dev_code import dev_workspaces
 from ..dev_stack import DevStack, StackOptions
-from ..errors import ConfigurationError
+from ..masking import masked
 from ..process_group import reset_interrupts
 from .main import check_queue_option
+from .option_types import AT_LEAST_ONE, PORT, WORKSPACE
 
 _DEFAULT_HOME = ".dagster_home"
 _JOB_WITHIN_S = 900.0
@@ -21,8 +23,11 @@ _JOB_WITHIN_S = 900.0
 
 @click.command()
 @click.option(
-    "-w", "--workspace", "workspaces", multiple=True, default=["workspace.yaml"], show_default=True
-)
+    "-w", "--workspace", "workspaces", multiple=True, type=WORKSPACE,
+    help="workspace.yaml to serve (default: the one here, else what `dg` knows).",
+)  # fmt: skip
+@click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
+@click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
 @click.option(
     "-q",
     "--queue",
@@ -32,17 +37,17 @@ _JOB_WITHIN_S = 900.0
     show_default=True,
     help="Queue that the workers serve; may be repeated.",
 )
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--workers", type=AT_LEAST_ONE, default=2, show_default=True)
 @click.option(
     "--slots",
-    type=click.IntRange(1),
+    type=AT_LEAST_ONE,
     default=2,
     show_default=True,
     help="Steps at once of each worker.",
 )
 @click.option(
     "--run-slots",
-    type=click.IntRange(1),
+    type=AT_LEAST_ONE,
     default=2,
     show_default=True,
     help="Runs at once of each worker.",
@@ -55,7 +60,7 @@ _JOB_WITHIN_S = 900.0
 @click.option(
     "-p",
     "--port",
-    type=int,
+    type=PORT,
     default=3000,
     show_default=True,
     help="Port of the UI; 0 for a free one.",
@@ -63,6 +68,8 @@ _JOB_WITHIN_S = 900.0
 @click.option("--run", "job", help="Launch this job, show what happens, stop everything: no UI.")
 def dev(
     workspaces: tuple[str, ...],
+    modules: tuple[str, ...],
+    files: tuple[str, ...],
     queues: tuple[str, ...],
     workers: int,
     slots: int,
@@ -74,13 +81,12 @@ def dev(
     """Start broker, workers, UI and daemon; one Ctrl-C ends all of it."""
     for queue in queues:
         check_queue_option(queue, repeatable=True)
-    for path in workspaces:
-        if not Path(path).is_file():
-            raise ConfigurationError(f"There is no workspace file {path!r}.", path)
+    home = home or Path(os.environ.get("DAGSTER_HOME") or _DEFAULT_HOME)
+    code = dev_workspaces(home, workspaces=workspaces, modules=modules, files=files)
     reset_interrupts()
     options = StackOptions(
-        home=home or Path(os.environ.get("DAGSTER_HOME") or _DEFAULT_HOME),
-        workspaces=workspaces,
+        home=home,
+        workspaces=code,
         queues=queues,
         workers=workers,
         slots=slots,
@@ -88,11 +94,11 @@ def dev(
         quiet=job is not None,
     )
     with _until_told() as told, DevStack(options) as stack:
-        click.echo(f"broker    {stack.settings.url}")
+        click.echo(masked(f"broker    {stack.settings.url}"))
         stack.start_workers()
         click.echo(f"workers   {workers} ready, serving {', '.join(queues)}")
         if job is not None:
-            succeeded = _run_job(stack, job, workspaces)
+            succeeded = _run_job(stack, job, code)
         else:
             click.echo(f"UI        {stack.start_ui(port or None)}   (Ctrl-C ends everything)")
             while not told.wait(0.5):
@@ -119,7 +125,7 @@ def _until_told() -> Generator[threading.Event, None, None]:
     yield told
 
 
-def _run_job(stack: DevStack, job: str, workspaces: tuple[str, ...]) -> bool:
+def _run_job(stack: DevStack, job: str, workspaces: Sequence[str]) -> bool:
     """Launch one job, tell what happens, and print what it published and where it ran."""
     import dagster as dg
 
@@ -134,9 +140,9 @@ def _run_job(stack: DevStack, job: str, workspaces: tuple[str, ...]) -> bool:
     ):
         run_id = seam.launch_job(instance, workspace, job)
         click.echo(f"launched  {job} as run {run_id}")
-        watch = JobWatch(instance, run_id, click.echo)
-        succeeded = watch.follow(stack.check, _JOB_WITHIN_S)
         broker = SyncConnection(stack.settings)
+        watch = JobWatch(instance, run_id, click.echo, broker)
+        succeeded = watch.follow(stack.check, _JOB_WITHIN_S)
         click.echo(
             "\n".join(["", *watch.results, "", *trace_table(list(watch.traces(broker))), ""])
         )

@@ -12,7 +12,8 @@ import click
 from ..errors import ConfigurationError
 from ..health.findings import Severity, worst
 from ..health.snapshot import read_snapshot
-from .main import broker_options, connect, json_option, open_instance, say
+from .main import broker_options, connect, json_option, open_instance, say, settings_of
+from .option_types import WORKSPACE
 from .status import verdict_lines
 
 
@@ -30,13 +31,23 @@ def _code_servers_log_to_stderr() -> Generator[None, None, None]:
 
 @click.command()
 @broker_options
-@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to compare.")
+@click.option(
+    "-w",
+    "--workspace",
+    "workspaces",
+    multiple=True,
+    type=WORKSPACE,
+    help="workspace.yaml to compare.",
+)
 @json_option
 @click.option(
     "--migrate", metavar="FILE",
     help="Read a dagster.yaml or a worker's YAML of dagster-celery and print it for this kit.",
 )  # fmt: skip
-def doctor(workspaces: tuple[str, ...], as_json: bool, migrate: str | None, **broker: Any) -> None:
+@click.option("--acl", is_flag=True, help="Print the least Redis user that the kit works with.")
+def doctor(
+    workspaces: tuple[str, ...], as_json: bool, migrate: str | None, acl: bool, **broker: Any
+) -> None:
     """Examine this installation; exit code 2 when something is an ERROR. Changes nothing."""
     if migrate is not None and as_json:
         raise ConfigurationError("--migrate prints YAML: say it without --json.", "migrate")
@@ -44,6 +55,14 @@ def doctor(workspaces: tuple[str, ...], as_json: bool, migrate: str | None, **br
         from .migrate import migrated
 
         click.echo(migrated(migrate))
+        return
+    if acl:
+        from ..broker.acl import least_user
+
+        settings = settings_of(broker)
+        rules = least_user(settings.namespace, cluster="+cluster:" in (settings.url or ""))
+        said = f"ACL SETUSER dagster-taskiq on >PASSWORD {rules}"
+        say({"namespace": settings.namespace, "rules": rules}, said, as_json=as_json)
         return
     with connect(broker) as connection, open_instance() as instance:
         from ..doctor import examine

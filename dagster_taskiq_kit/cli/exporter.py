@@ -12,6 +12,7 @@ import click
 from ..errors import ConfigurationError
 from ..settings import TaskiqSettings
 from .main import broker_options, open_instance, settings_of
+from .option_types import AT_LEAST_ONE, PORT, WORKSPACE, Seconds
 
 if TYPE_CHECKING:
     from ..exporter.sources import PeriodicSource
@@ -22,10 +23,10 @@ _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
 @click.command()
 @broker_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("-p", "--port", type=int, default=9808, show_default=True, help="0 for a free one.")
+@click.option("-p", "--port", type=PORT, default=9808, show_default=True, help="0 for a free one.")
 @click.option("--per-worker", is_flag=True, help="Add series for each single worker.")
 @click.option(
-    "--max-queues", type=click.IntRange(1), default=100, show_default=True,
+    "--max-queues", type=AT_LEAST_ONE, default=100, show_default=True,
     help="Queues with series of their own; the rest is folded into `other`.",
 )  # fmt: skip
 @click.option(
@@ -33,11 +34,11 @@ _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
     help="Read Dagster's side too (default: when DAGSTER_HOME is set).",
 )  # fmt: skip
 @click.option(
-    "--dagster-interval", "every_s", type=click.FloatRange(1), default=60.0, show_default=True,
+    "--dagster-interval", "every_s", type=Seconds(1), default=60.0, show_default=True,
     metavar="SECONDS", help="How often Dagster's database is read.",
 )  # fmt: skip
 @click.option(
-    "-w", "--workspace", "workspaces", multiple=True,
+    "-w", "--workspace", "workspaces", multiple=True, type=WORKSPACE,
     help="workspace.yaml whose code locations are loaded each time, to tell whether they load.",
 )  # fmt: skip
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file: answer with HTTPS.")

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigurationError, TaskiqKitError
+from ..errors import ConfigurationError
+from ..masking import masked, masked_data
 from ..version import __version__
+from .refusals import refusals
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -35,22 +37,6 @@ _COMMANDS = {
     "status": ("status", "status", "Show health, queues, workers and what runs."),
     "worker": ("worker", "worker", "Start and steer workers."),
 }
-
-
-_REFUSED_CODE = 1
-
-
-@contextlib.contextmanager
-def _refusals() -> Generator[None, None, None]:
-    """Make what is refused one sentence and one exit code, also where click says it."""
-    try:
-        yield
-    except click.UsageError as error:
-        error.show()
-        sys.exit(_REFUSED_CODE)
-    except TaskiqKitError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_REFUSED_CODE)
 
 
 class LazyGroup(click.Group):
@@ -80,12 +66,12 @@ class LazyGroup(click.Group):
         **extra: Any,
     ) -> click.Context:  # fmt: skip
         """Parse the command line."""
-        with _refusals():
+        with refusals():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        with _refusals():
+        with refusals():
             return super().invoke(ctx)
 
 
@@ -116,7 +102,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def say(data: Any, text: str, *, as_json: bool) -> None:
     """Print a command's answer: data for programs, text for people."""
-    click.echo(json.dumps(data, indent=2) if as_json else text)
+    click.echo(json.dumps(masked_data(data), indent=2) if as_json else masked(text))
 
 
 @contextlib.contextmanager
@@ -143,7 +129,7 @@ def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
     found = given(options)
     settings, notes = deployment(found, found.pop("config_yaml", None))
     for note in notes:
-        click.echo(note, err=True)
+        click.echo(masked(note), err=True)
     return settings
 
 
@@ -172,33 +158,26 @@ def open_instance() -> "Generator[dg.DagsterInstance]":
             "Set it to the folder of your dagster.yaml.",
             "DAGSTER_HOME",
         )
-    import dagster as dg
+    from ..opened_instance import opened_instance
 
-    try:
-        instance = dg.DagsterInstance.get()
-        # Made only when it is asked for: a bad block of dagster.yaml is to be told now.
-        _ = instance.run_launcher
-    except (dg.DagsterError, ConfigurationError) as error:
-        # Dagster's own text begins with the schema, or ends with a stack trace.
-        findings = error.errors if isinstance(error, dg.DagsterInvalidConfigError) else [error]
-        said = " ".join(str(getattr(one, "message", one)) for one in findings)
-        said = " ".join(said.partition("Stack Trace:")[0].split())
-        raise ConfigurationError(
-            f"The Dagster instance in {home} cannot be used: {said} Correct its dagster.yaml.",
-            "DAGSTER_HOME",
-        ) from error
+    instance = opened_instance(home)
     with instance:
         yield instance
 
 
+class _Masking(logging.Formatter):
+    """A line of a log, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return masked(super().format(record))
+
+
 def configure_logging(level: str, prefix: str = "") -> None:
     """Send logs to stderr, one line each."""
-    logging.basicConfig(
-        level=level.upper(),
-        format=f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Masking(f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 

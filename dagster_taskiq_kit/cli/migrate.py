@@ -10,12 +10,11 @@ from typing import Any
 import yaml
 
 from ..celery_config import CELERY_FIELDS, OLD_DEFAULT_QUEUE, translate
-from ..errors import ConfigurationError, without_password
+from ..errors import ConfigurationError
+from ..masking import HIDDEN, masked, masked_url, names_a_secret
 from ..settings_file import block, execution_config, read_yaml
 
 _URL = {"env": "DAGSTER_TASKIQ_URL"}
-_HIDDEN = "***"
-_SECRETS = ("password", "secret", "token")
 
 #: Blocks by which a dagster.yaml is known.
 _OF_INSTANCES = {
@@ -60,8 +59,8 @@ def migrated(path: str) -> str:
             f"In {path!r} there is no block of a dagster.yaml and no execution block: name the "
             "dagster.yaml, the worker's YAML or a run's config of your dagster-celery.", path,
         )  # fmt: skip
-    if any(_HIDDEN in line for line in lines):
-        lines = [f"# Passwords are not printed: put yours back for {_HIDDEN}.", *lines]
+    if any(HIDDEN in line for line in lines):
+        lines = [f"# Passwords are not printed: put yours back for {HIDDEN}.", *lines]
     return "\n".join(["# The comments of the old file are not carried over.", *lines])
 
 
@@ -102,7 +101,7 @@ def _settings(config: Mapping[str, Any], indent: str) -> Sequence[str]:
     if isinstance(broker, Mapping):
         kept["url"] = broker
     else:
-        said = without_password(str(broker)) if broker else "not named"
+        said = masked_url(str(broker)) if broker else "not named"
         lines.append(f"# broker was {said}; name a Redis or Valkey in {_URL['env']}.")
         kept["url"] = _URL
     for name in ("backend", "include"):
@@ -138,6 +137,8 @@ def _without_secrets(value: Any, name: str = "") -> Any:
         return {each: _without_secrets(below, str(each)) for each, below in value.items()}
     if isinstance(value, list):
         return [_without_secrets(each, name) for each in value]
-    if value is not None and any(word in name.lower() for word in _SECRETS):
-        return _HIDDEN
-    return without_password(value) if isinstance(value, str) else value
+    if value is not None and names_a_secret(name):
+        return HIDDEN
+    if not isinstance(value, str):
+        return value
+    return masked_url(value) if "://" in value else masked(value)

@@ -21,6 +21,7 @@ from ..health.rules import judge, judge_absence
 from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
 from ..text_table import table
 from .main import broker_options, connect, json_option, open_instance, say
+from .option_types import Seconds
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -37,7 +38,7 @@ _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.ERROR: "red"
     help="Look at Dagster's runs too (default: when DAGSTER_HOME is set).",
 )  # fmt: skip
 @click.option(
-    "--watch", "every_s", type=click.FloatRange(min=0.1), help="Print again each SECONDS.",
+    "--watch", "every_s", type=Seconds(0.1), help="Print again each SECONDS.",
     metavar="SECONDS",
 )  # fmt: skip
 @click.option("-A", "--app", hidden=True)
@@ -128,9 +129,10 @@ def worker_as_data(worker: WorkerReading) -> dict[str, Any]:
     """Return one worker as plain data, for ``--json``."""
     return {
         **asdict(worker.card),
-        "lease_left_s": worker.lease_left_s,
+        "lease_left_s": max(0.0, worker.lease_left_s),
+        "silent_s": worker.silent_s,
         "live": worker.live,
-        "held": [asdict(each) for each in worker.held],
+        "held": [{**asdict(each), "known": worker.live} for each in worker.held],
     }
 
 
@@ -155,7 +157,7 @@ def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
             worker.card.name, worker.state,
             f"{worker.card.busy_slots}/{worker.card.slots}",
             f"{worker.card.busy_run_slots}/{worker.card.run_slots}",
-            _short(worker.lease_left_s), ",".join(worker.card.queues),
+            _lease(worker), ",".join(worker.card.queues),
             ",".join(worker.card.locations),
         )
         for worker in workers
@@ -167,7 +169,13 @@ def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
 def as_text(snapshot: Snapshot, findings: Sequence[Finding]) -> Sequence[str]:
     """Return findings that are not fine, and a snapshot, as lines of tables."""
     executing = [
-        (each.task_id, each.state, _short(each.since_s), worker.card.name)
+        (
+            each.task_id,
+            # A silent worker's work was in this state when it was last heard of; nobody knows more.
+            each.state if worker.live else f"unknown (was {each.state})",
+            _short(each.since_s) if worker.live else "-",
+            worker.card.name if worker.live else f"{worker.card.name}, silent",
+        )
         for worker in snapshot.workers
         for each in worker.held
     ]
@@ -192,6 +200,12 @@ def verdict_lines(findings: Sequence[Finding], *, every: bool = False) -> Sequen
         f"{f.sentence} {f.remedy}".rstrip()
         for f in shown
     ]
+
+
+def _lease(worker: WorkerReading) -> str:
+    if worker.live:
+        return duration(worker.lease_left_s)
+    return f"ended, silent for {duration(worker.silent_s)}"
 
 
 def _short(seconds: float | None) -> str:

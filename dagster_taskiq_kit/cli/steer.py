@@ -89,13 +89,13 @@ def terminate(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any)
 
 def _chosen(connection: "SyncConnection", names: Sequence[str]) -> "Sequence[WorkerReading]":
     from ..health.snapshot import read_snapshot
+    from ..health.steering import not_there
 
     workers = read_snapshot(connection).workers
     chosen: list[WorkerReading] = []
     for name in names:
         found = [w for w in workers if name in (w.card.name, w.card.worker_id)]
         if not found:
-            known = ", ".join(worker.card.name for worker in workers) or "none"
-            raise ConfigurationError(f"There is no worker {name!r}; known are: {known}.", "name")
+            raise not_there("worker", name, {worker.card.name for worker in workers})
         chosen += found
     return chosen

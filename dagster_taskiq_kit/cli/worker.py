@@ -25,6 +25,7 @@ from .main import (
     open_instance,
     settings_of,
 )
+from .option_types import MEBIBYTES, PORT, SLOTS, WORKSPACE
 
 logger = logging.getLogger(__name__)
 
@@ -55,24 +56,31 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
 )  # fmt: skip
 @click.option("-n", "--name", help="Name of the worker (default: host and pid).")
 @click.option(
-    "--slots", type=int, default=os.cpu_count() or 1, show_default="cores", help="Steps at once."
+    "--slots", type=SLOTS, default=os.cpu_count() or 1, show_default="cores", help="Steps at once."
 )
-@click.option("--run-slots", type=int, default=4, show_default=True, help="Runs at once.")
+@click.option("--run-slots", type=SLOTS, default=4, show_default=True, help="Runs at once.")
 @click.option(
     "--max-memory-per-child",
     "max_memory_mib",
-    type=int,
+    type=MEBIBYTES,
     help="Kill a child that uses more memory of its own than this, in MiB.",
 )
 @click.option(
     "--metrics-port",
-    type=int,
+    type=PORT,
     help="Serve /metrics of broker, queues and workers here too, for small set-ups; 0: a free one.",
 )
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for it.")
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
 @click.option("-f", "--file", "files", multiple=True, help="Python file with definitions.")
-@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml to serve.")
+@click.option(
+    "-w",
+    "--workspace",
+    "workspaces",
+    multiple=True,
+    type=WORKSPACE,
+    help="workspace.yaml to serve.",
+)
 @click.option("--working-directory", help="Where -m and -f are resolved.")
 @click.option(
     "-l", "--loglevel", default="info", show_default=True,
@@ -211,10 +219,10 @@ def _celery_concurrency(arguments: tuple[str, ...]) -> int | None:
                 "--max-memory-per-child is an option of `dagster-taskiq worker start` itself, "
                 "in MiB (Celery counts KiB): say it before the `--`.", name,
             )  # fmt: skip
-        if name not in ("-c", "--concurrency") or not rest or not rest[0].isdigit():
+        if name not in ("-c", "--concurrency") or not rest or not rest[0].isdecimal():
             raise ConfigurationError(
                 f"{name!r} is an argument of Celery's worker and has no meaning here; "
                 "`dagster-taskiq worker start --help` lists what there is.", name,
             )  # fmt: skip
-        found = int(rest.pop(0))
+        found = SLOTS.convert(int(rest.pop(0)), None, None)
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..broker.histograms import Histogram, Histograms, empty
 from ..health.findings import Finding
 from ..health.scaling import busy_slots, desired_slots, desired_workers, free_slots
-from ..health.snapshot import LANES, QueueReading, Snapshot
+from ..health.snapshot import LANES, HeldReading, QueueReading, Snapshot, WorkerReading
 from ..settings import TaskiqSettings
 from ..states import Kind
 from .families import Families
@@ -106,19 +106,24 @@ def _shown_queues(reading: BrokerReading, most: int) -> Mapping[str, str]:
     return {name: name if place < most else OTHER for place, name in enumerate(ranked)}
 
 
-def _under(shown: Mapping[str, str], name: str) -> list[str]:
-    return [queue for queue, shown_as in shown.items() if shown_as == name]
+def _by_name(shown: Mapping[str, str]) -> Sequence[tuple[str, Sequence[str]]]:
+    """Return each name that is shown, with the queues that stand under it."""
+    members: dict[str, list[str]] = {}
+    for queue, shown_as in shown.items():
+        members.setdefault(shown_as, []).append(queue)
+    return sorted(members.items())
 
 
 def _queues(families: Families, reading: BrokerReading, shown: Mapping[str, str]) -> None:
     snapshot = reading.snapshot
     readings: Mapping[str, QueueReading] = {queue.name: queue for queue in snapshot.queues}
-    held = [each for worker in snapshot.workers for each in worker.held]
-    for name in sorted(set(shown.values())):
-        members = [readings.get(each, QueueReading(each)) for each in _under(shown, name)]
-        queues = {queue.name for queue in members}
+    held: dict[tuple[str, str], list[HeldReading]] = {}
+    for each in (each for worker in snapshot.workers for each in worker.held):
+        held.setdefault((shown.get(each.queue, OTHER), each.kind), []).append(each)
+    for name, queues in _by_name(shown):
+        members = [readings.get(each, QueueReading(each)) for each in queues]
         for kind in KINDS:
-            of_kind = [each for each in held if each.queue in queues and each.kind == kind]
+            of_kind = held.get((name, kind), [])
             states = {
                 "waiting": sum(queue.waiting.get(kind, 0) for queue in members),
                 "claimed": sum(each.state == "claimed" for each in of_kind),
@@ -158,8 +163,7 @@ def _objective(families: Families, reading: BrokerReading, queue: QueueReading) 
 
 def _counts(families: Families, reading: BrokerReading, shown: Mapping[str, str]) -> None:
     counters = reading.snapshot.counters
-    for name in sorted(set(shown.values())):
-        members = _under(shown, name)
+    for name, members in _by_name(shown):
         for kind in KINDS:
 
             def count(event: str, members: Sequence[str] = members, kind: str = kind) -> int:
@@ -187,9 +191,12 @@ def _together(found: Sequence[Histogram]) -> Histogram:
 def _workers(
     families: Families, snapshot: Snapshot, shown: Mapping[str, str], *, per_worker: bool
 ) -> None:
-    for name in sorted(set(shown.values())):
-        members = set(_under(shown, name))
-        serving = [w for w in snapshot.workers if members.intersection(w.card.queues)]
+    serving_by_name: dict[str, list[WorkerReading]] = {}
+    for worker in snapshot.workers:
+        for name in {shown[queue] for queue in worker.card.queues if queue in shown}:
+            serving_by_name.setdefault(name, []).append(worker)
+    for name, _members in _by_name(shown):
+        serving = serving_by_name.get(name, [])
         for state in WORKER_STATES:
             count = sum(worker.state == state for worker in serving)
             families.gauge("workers", count, queue=name, state=state)

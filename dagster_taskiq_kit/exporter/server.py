@@ -6,6 +6,7 @@ fails looks like an exporter that is gone.
 
 import base64
 import binascii
+import contextlib
 import hmac
 import socket
 import ssl
@@ -14,15 +15,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import choose_encoder
 
 from ..errors import ConfigurationError
 from .sources import Scrape
 
 DEFAULT_PORT = 9808
+
+#: Prometheus scrapes with one connection each; the rest is for people, probes and second scrapers.
+MOST_THREADS = 16
+#: How long a new request waits for the thread of one that was hung up on.
+_ROOM_WITHIN_S = 1.0
 
 Respond = Callable[..., Any]
 
@@ -80,9 +87,10 @@ class MetricsServer:
         server_class = _ServerOnIPv6 if ":" in options.host else _Server
         try:
             server = make_server(options.host, options.port, self._answer, server_class, _Handler)
-        except OSError as error:
+        except (OSError, OverflowError, UnicodeError) as error:
+            said = getattr(error, "strerror", None) or "there is no such address"
             raise ConfigurationError(
-                f"The exporter cannot listen on {options.host}:{options.port} ({error.strerror}): "
+                f"The exporter cannot listen on {options.host}:{options.port} ({said}): "
                 "choose another --host or --port.", "port",
             ) from None  # fmt: skip
         if options.certificate is not None:
@@ -124,7 +132,7 @@ class MetricsServer:
             challenge = ("WWW-Authenticate", 'Basic realm="dagster-taskiq exporter"')
             return _say(respond, "401 Unauthorized", b"Name and password, please.\n", challenge)
         if path == "/metrics":
-            return self._metrics(environ, respond)
+            return self._expose(environ, respond)
         if path == "/":
             return _say(respond, "200 OK", _INDEX, ("Content-Type", "text/html; charset=utf-8"))
         if path != "/-/ready":
@@ -135,6 +143,14 @@ class MetricsServer:
             "200 OK" if ready else "503 Service Unavailable",
             b"The broker answers.\n" if ready else b"The broker does not answer.\n",
         )
+
+    def _expose(self, environ: dict[str, Any], respond: Respond) -> Iterable[bytes]:
+        """Answer in the format that is asked for; in the plain one where that is not understood."""
+        try:
+            choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        except Exception:  # noqa: BLE001  (a version that is no number, a parameter without value)
+            environ["HTTP_ACCEPT"] = ""
+        return self._metrics(environ, respond)
 
     def _may(self, authorization: str) -> bool:
         if self._options.user is None:
@@ -156,8 +172,54 @@ def _say(respond: Respond, status: str, body: bytes, *headers: tuple[str, str]) 
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each request in a thread of its own, and at most so many at once.
+
+    When all are taken, who has been sending its request for longest is hung up on: a client that
+    dribbles cannot keep others out, and one that is being answered is not disturbed.
+    """
+
     daemon_threads = True
     request_queue_size = 64
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._free = threading.BoundedSemaphore(MOST_THREADS)
+        self._lock = threading.Lock()
+        self._sending: dict[int, socket.socket] = {}
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give the request a thread, or hang up."""
+        if not self._free.acquire(blocking=False):
+            self._hang_up_on_the_slowest()
+            if not self._free.acquire(timeout=_ROOM_WITHIN_S):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._sending[id(request)] = request
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.is_sent(request)
+            self._free.release()
+
+    def is_sent(self, request: Any) -> None:
+        """Note that a request has arrived as a whole: it is being answered."""
+        with self._lock:
+            self._sending.pop(id(request), None)
+
+    def _hang_up_on_the_slowest(self) -> None:
+        with self._lock:
+            slowest = next(iter(self._sending.values()), None)
+        if slowest is not None:
+            with contextlib.suppress(OSError):
+                slowest.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that went away or spoke no TLS: that is its affair."""
 
 
 class _ServerOnIPv6(_Server):
@@ -167,6 +229,11 @@ class _ServerOnIPv6(_Server):
 class _Handler(WSGIRequestHandler):
     #: A client that sends nothing holds its thread no longer.
     timeout = 10.0
+
+    def get_environ(self) -> dict[str, Any]:
+        """Return what the request says; it has arrived then."""
+        cast("_Server", self.server).is_sent(self.request)
+        return super().get_environ()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (its base calls it so)
         """Say nothing: a scrape each few seconds is no news."""

@@ -4,7 +4,7 @@ Invariant: a finding that is not fine says what to do next.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from ..settings import TaskiqSettings
@@ -38,6 +38,7 @@ class Finding:
         remedy: What to do about it; '' when nothing is to be done.
         numbers: The measured figures, by name with unit.
         thresholds: From when it is a WARN or an ERROR, in words.
+        known: Whether it could be judged; if not, it is no better than what was last known.
     """
 
     subject: str
@@ -47,11 +48,23 @@ class Finding:
     remedy: str = ""
     numbers: Mapping[str, float | int] = field(default_factory=dict)
     thresholds: str = ""
+    known: bool = True
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return self.severity is Severity.OK
+
+
+def no_better_than(finding: Finding, last: Severity | None) -> Finding:
+    """Return a finding that could not be judged with the severity that was last known, if worse.
+
+    Whoever was red stays red until it is known to be fine: silence is no good news.
+    """
+    if finding.known or last is None or last.rank <= finding.severity.rank:
+        return finding
+    said = f"{finding.sentence} When it was last known it was {last.value.upper()}."
+    return replace(finding, severity=last, sentence=said)
 
 
 def queue_subject(name: str) -> str:

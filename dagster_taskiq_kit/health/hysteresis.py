@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from .findings import Finding, Severity
+from .findings import Finding, Severity, no_better_than
 
 #: Readings in a row that a change takes.
 AGREEING = 2
@@ -61,6 +61,11 @@ class Memory:
         reported_at_s = {subject: int(at) for subject, at in self.reported_at_s.items()}
         data = {"version": _VERSION, "not_fine": not_fine, "reported_at_s": reported_at_s}
         return json.dumps(data, separators=(",", ":"))
+
+    def no_better(self, finding: Finding) -> Finding:
+        """Return a finding, which is no better than the verdict if it could not be judged."""
+        verdict = self.verdicts.get(_name(finding))
+        return no_better_than(finding, None if verdict is None else Severity(verdict.severity))
 
     def take(self, findings: Iterable[Finding]) -> Iterator[tuple[Finding, Severity]]:
         """Take a reading in; yields each verdict that it changes, with the severity before.

@@ -32,8 +32,10 @@ def _durability(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     server = snapshot.server
     thresholds = "warn without append-only file, error when keys may be evicted or writes fail"
 
-    def verdict(severity: Severity, sentence: str, remedy: str = "") -> Finding:
-        return Finding("redis", "durability", severity, sentence, remedy, {}, thresholds)
+    def verdict(
+        severity: Severity, sentence: str, remedy: str = "", *, known: bool = True
+    ) -> Finding:
+        return Finding("redis", "durability", severity, sentence, remedy, {}, thresholds, known)
 
     if server.eviction_policy not in (None, "noeviction"):
         return verdict(
@@ -51,8 +53,11 @@ def _durability(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     if server.append_only is None:
         return verdict(
             Severity.WARN,
-            "The server does not tell whether it keeps an append-only file (INFO is denied).",
-            "Allow INFO to this user, or look at appendonly yourself.",
+            "Not judged: the server does not tell whether it keeps an append-only file and "
+            "whether it evicts keys (INFO is denied or renamed).",
+            "Allow +info to this user, or see to it yourself that appendonly is yes and "
+            "maxmemory-policy noeviction.",
+            known=False,
         )
     if not server.append_only:
         return verdict(
@@ -73,9 +78,16 @@ def _memory(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     )
     if used is None or not limit:
         return Finding(
-            "redis", "memory", Severity.WARN, "The server does not tell how much memory it uses.",
-            "Allow INFO to this user.", {}, thresholds,
-        )  # fmt: skip
+            "redis",
+            "memory",
+            Severity.WARN,
+            "Not judged: the server does not tell how much memory it uses and how many connections "
+            "it has (INFO is denied or renamed).",
+            "Allow +info to this user, or watch its memory where it is managed.",
+            {},
+            thresholds,
+            known=False,
+        )
     share = used / limit
     whose = "maxmemory" if own_limit else "its host's memory"
     sentence = f"{_mib(used)} used, {share:.0%} of {whose} ({_mib(limit)})."

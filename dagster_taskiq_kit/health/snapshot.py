@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..broker.connection import SyncConnection
@@ -210,11 +211,23 @@ class Snapshot:
 
     def queue(self, name: str) -> QueueReading:
         """Return one queue; an empty one when it was never used."""
-        return next((queue for queue in self.queues if queue.name == name), QueueReading(name))
+        return self._queues_by_name.get(name) or QueueReading(name)
+
+    @cached_property
+    def _queues_by_name(self) -> Mapping[str, QueueReading]:
+        return {queue.name: queue for queue in self.queues}
+
+    @cached_property
+    def _servers_by_queue(self) -> Mapping[str, Sequence[WorkerReading]]:
+        found: dict[str, list[WorkerReading]] = {}
+        for worker in self.live_workers:
+            for queue in dict.fromkeys(worker.card.queues):
+                found.setdefault(queue, []).append(worker)
+        return found
 
     def servers_of(self, queue: str, lane: str | None = None) -> Sequence[WorkerReading]:
         """Return the live workers that take work from a queue; those with slots in a lane only."""
-        serving = [worker for worker in self.live_workers if queue in worker.card.queues]
+        serving = self._servers_by_queue.get(queue, ())
         return [w for w in serving if lane is None or w.slots_in(lane)]
 
     def unserved_lanes(self, queue: QueueReading) -> Sequence[str]:

@@ -65,7 +65,12 @@ def _slots_free(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     if waiting[("run",)] and not free["run"]:
         short.append(f"no run slot is free for {counted(waiting[('run',)], 'waiting run')}")
     slots, run_slots = (sum(getattr(w.card, n) for w in alive) for n in ("slots", "run_slots"))
-    sentence = f"{free['step']} of {slots} slots and {free['run']} of {run_slots} run slots free."
+    said = [
+        f"{free[lane]} of {counted(total, noun)}"
+        for lane, total, noun in (("step", slots, "slot"), ("run", run_slots, "run slot"))
+        if total
+    ]
+    sentence = f"{' and '.join(said)} free." if said else "No live worker has a slot."
     return Finding(
         "workers",
         "slots_free",

@@ -5,5 +5,6 @@ Invariant: everything is real (a Valkey, worker processes, the instance's own st
 """
 
 from .fleet import Fleet
+from .local import InProcessTaskiqResource
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "InProcessTaskiqResource"]

@@ -80,7 +80,7 @@ class InProcessTaskiqResource(TaskiqResource):
         server = ServerReading("in process", 0.0, append_only=True, eviction_policy="noeviction")
         return Snapshot(0, queues, [], server)
 
-    def pause(self, queue: str) -> bool:
+    def pause(self, queue: str, *, create: bool = False) -> bool:  # noqa: ARG002
         """Note that a queue is paused."""
         changed = queue not in self._paused
         self._paused.add(queue)

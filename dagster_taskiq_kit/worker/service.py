@@ -31,6 +31,7 @@ from ..duties.reconcile import EVERY_S as RECONCILE_EVERY_S
 from ..duties.reconcile import Reconcile
 from ..duties.rescue import Rescue
 from ..errors import BrokerError, BrokerUnavailable
+from ..health.findings import counted
 from ..instance_pool import instance_id
 from ..settings import TaskiqSettings
 from ..states import Kind
@@ -199,10 +200,12 @@ class Worker:
                 logger.error("A lane ended: %s", lane.exception(), exc_info=lane.exception())
         self._state = "draining"
         self._finish.set()
+        busy = self._deliveries.busy(Kind.STEP)
         logger.info(
-            "Draining: no new work; %d steps may take up to %g s.",
-            self._deliveries.busy(Kind.STEP),
-            self._settings.drain_timeout_s,
+            "Draining: no new work; %s.",
+            f"{counted(busy, 'step')} may take up to {self._settings.drain_timeout_s:g} s more"
+            if busy
+            else "no step is at work",
             extra={"action": "draining", "worker_id": self.worker_id},
         )
         self._deliveries.hand_over_runs()

@@ -92,6 +92,24 @@ def test_status_ends_with_2_when_something_is_an_error(live: Live):
     assert "Error: Broker redis://127.0.0.1:1: no answer" in away.err
 
 
+def test_what_a_killed_worker_held_is_not_shown_as_running(live: Live):
+    worker = live.start_worker()
+    run_id = hold(live)
+    worker.kill()
+    worker.wait(20)
+    listed = lambda: live.cli("worker", "list", "--json").data[0]  # noqa: E731
+    live.fleet.wait_for(lambda: not listed()["live"], "its lease to end")
+    said = live.cli("status", "--no-dagster", code=2).out
+    row = next(line for line in said.splitlines() if line.startswith(f"step:{run_id}"))
+    assert "unknown (was running)" in row
+    assert "worker-1, silent" in row
+    assert "ended, silent for " in live.cli("worker", "list").out
+    assert listed()["lease_left_s"] == 0
+    assert listed()["silent_s"] > 10
+    assert {each["known"] for each in listed()["held"]} == {False}
+    assert not re.search(r"(?<![\w-])-\d", said)  # no age below nothing
+
+
 # -- worker
 
 
@@ -217,6 +235,24 @@ def test_a_run_is_reprioritized(live: Live):
     assert began_s == sorted(began_s)
 
 
+def test_steering_what_is_not_there_changes_nothing_unless_it_is_meant(live: Live):
+    run_id = live.launch("quick")
+    said = live.cli("queue", "pause", "defalt", code=1).sentence
+    assert "did you mean 'default'?" in said
+    assert [row["name"] for row in live.cli("queue", "list", "--json").data] == ["default"]
+    assert live.cli("queue", "pause", "coming", "--create").out == "Queue 'coming' is paused.\n"
+    assert live.cli("queue", "resume", "coming").out == "Queue 'coming' is handed out.\n"
+    said = live.cli("queue", "reprioritize", run_id[:8], "9", code=1).sentence
+    assert f"There is no open run '{run_id[:8]}': did you mean '{run_id}'? Say --yes" in said
+    key = live.fleet.broker.keys.name("run_band", run_id[:8])
+    assert not live.fleet.broker.client.exists(key)
+    assert "has priority 9" in live.cli("queue", "reprioritize", run_id[:8], "9", "--yes").out
+    live.start_worker()
+    assert live.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
+    said = live.cli("queue", "reprioritize", run_id, "9", code=1).sentence
+    assert f"Run {run_id} is over (SUCCESS)" in said
+
+
 # -- dead-letter
 
 
@@ -308,6 +344,36 @@ def test_dev_runs_a_job(live: Live, tmp_path):
     )  # fmt: skip
     assert "workers   1 ready, serving default, more" in done.out
     assert " succeeded in " in done.out
+
+
+@pytest.mark.parametrize("named", ["-m", "-f", "dg", "dg workspace"])
+def test_dev_takes_code_in_every_way_that_dagsters_tools_do(live: Live, tmp_path, named):
+    project = tmp_path / "projects" / "one" if named == "dg workspace" else tmp_path
+    package = project / "src" / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "definitions.py").write_text(CODE.read_text())
+    block = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "shop"\n'
+    if named.startswith("dg"):
+        (project / "pyproject.toml").write_text(block)
+    if named == "dg workspace":
+        (tmp_path / "dg.toml").write_text(
+            'directory_type = "workspace"\n[[workspace.projects]]\npath = "projects/one"\n'
+        )
+    (tmp_path / "mine.py").write_text(CODE.read_text())
+    environment = {"DAGSTER_TASKIQ_URL": "", "DAGSTER_TASKIQ_NAMESPACE": "", "DAGSTER_HOME": ""}
+    code = {"-m": ["dev", "-m", "mine"], "-f": ["dev", "-f", str(package / "definitions.py")]}.get(
+        named, ["dev"]
+    )
+    done = live.cli(
+        *code, "--workers", "1", "--home", str(tmp_path / "home"), "--run", "quick",
+        cwd=tmp_path, **environment,
+    )  # fmt: skip
+    assert " succeeded in " in done.out
+    (tmp_path / "empty").mkdir()
+    said = live.cli("dev", "--run", "quick", code=1, cwd=tmp_path / "empty", **environment).sentence
+    assert "no workspace.yaml, and no [tool.dg]" in said
+    assert "-m MODULE, -f FILE or -w WORKSPACE" in said
 
 
 def test_version_and_help(live: Live):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from dagster_taskiq_kit.embedded import free_port
+from dagster_taskiq_kit.health.hysteresis import AGREEING
 from dagster_taskiq_kit.process_group import ProcessGroup
 from tests.webserver_client import Webserver
 
@@ -47,6 +48,31 @@ def test_a_check_executed_by_hand_needs_neither_a_worker_nor_the_broker(
     assert watching.verdict("redis", "reachable") == "ok"
     # It never was in the queue.
     assert not watching.fleet.broker.client.keys(f"*record*{run.run_id}*")
+
+
+def test_what_is_not_known_is_never_shown_as_better_than_what_was_last_known(
+    watching: Watching, webserver: Webserver
+):
+    for _ in range(3):
+        watching.launch("waiting")
+    red = [("runs", "no_stuck_runs"), ("queue", "default", "has_live_worker")]
+    watching.ticks_until(lambda: all(watching.verdict(*path) == "ERROR" for path in red), 30)
+    watching.broker.kill()
+    watching.ticks_until(lambda: watching.verdict("redis", "reachable") == "ERROR")
+    for _ in range(AGREEING + 1):
+        watching.tick()
+    for *subject, check in red:  # executed by hand it is as red as the sensor left it
+        assert watching.verdict(*subject, check) == "ERROR"
+        run_id = webserver.execute_check(["taskiq", *subject], check)
+        assert watching.fleet.wait_for_run(run_id, 30).status.value == "SUCCESS"
+        assert watching.verdict(*subject, check) == "ERROR"
+        said = watching.check(*subject, check).description
+        assert "ot known" in said
+        assert "When it was last known it was ERROR." in said
+    watching.gate.touch()
+    watching.broker.start()
+    watching.start_worker()
+    watching.ticks_until(lambda: all(watching.verdict(*path) == "ok" for path in red), 30)
 
 
 def test_a_run_of_checks_and_nothing_else_is_left_alone_by_monitoring_and_reconciler(

@@ -442,7 +442,7 @@ def test_a_step_of_code_that_its_worker_does_not_serve_fails_with_a_sentence(sit
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--run-slots", "-1"], "--run-slots is -1: it must be 0 or more."),
+        (["--run-slots", "-1"], "'--run-slots': -1 is not in the range"),
         (["--slots", "0", "--run-slots", "0"], "executes nothing"),
         (["--namespace", "a b"], "'a b' is not a namespace"),
     ],

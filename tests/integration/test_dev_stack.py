@@ -1,6 +1,7 @@
 """The commands of the README, as make runs them: the demo's verdicts, and nothing left behind."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -59,6 +60,25 @@ def test_make_demo_publishes_the_real_totals_twice_and_leaves_nothing(tmp_path):
         assert "carriers 16, published 16" in done.stdout
         assert "departed 328521, mean_delay_min 12.64" in done.stdout
         assert "heavy" in done.stdout
+        # Nothing is cut without a word: each month of the year, each carrier.
+        rows = [line.split() for line in done.stdout.splitlines() if line.startswith("    ")]
+        firsts = [row[0] for row in rows if row]
+        assert {f"2013-{month:02}" for month in range(1, 13)} <= set(firsts)
+        assert (
+            sum(
+                bool(re.fullmatch(r"[0-9A-Z]{2}", first)) and not first.isdigit()
+                for first in firsts
+            )
+            == 16
+        )
+        # Progress says when, where, and how far it is.
+        assert re.search(
+            r"^ +\d+\.\d s  begins  \S+ on worker-[12]  \[\d+ of \d+ done\]$",
+            done.stdout,
+            re.MULTILINE,
+        )
+        finished = re.findall(r"\[(\d+) of (\d+) done\]$", done.stdout, re.MULTILINE)[-1]
+        assert finished[0] == finished[1]
         assert processes_of(tmp_path) == []
 
 

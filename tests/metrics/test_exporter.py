@@ -1,17 +1,21 @@
 """The exporter: what it serves is the catalogue; what is in its way costs it nothing else."""
 
 import base64
+import contextlib
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import urllib.request
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dagster_taskiq_kit.exporter.catalogue import CATALOGUE, HISTOGRAM
+from dagster_taskiq_kit.exporter.server import MOST_THREADS
 
 from .conftest import Exporter, Site, get
 
@@ -90,6 +94,39 @@ def test_without_the_broker_it_answers_200_up_0_and_is_not_ready(site: Site):
     assert "metrics" in get(f"{exporter.url}/")[1]
     site.broker.start()
     site.fleet.wait_for(lambda: exporter.value("up") == 1, "the broker to be seen again")
+
+
+def test_whatever_a_client_says_or_does_not_say_the_next_scrape_is_answered(site: Site):
+    exporter = Exporter(site, "--no-dagster")
+    for accept in (
+        "application/openmetrics-text;version=x", "application/openmetrics-text;version=1.0.0;escaping=",
+        "application/openmetrics-text;version=", "text/plain;version=1.0.0;escaping=nonsense", ";;;=,=",
+        "text/plain;version=\u00e9", "application/openmetrics-text; version=1.0.0.0.0-post", "x" * 9000,
+    ):  # fmt: skip
+        asked = urllib.request.Request(f"{exporter.url}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert b"dagster_taskiq_up 1.0" in answer.read(), accept
+    threads = lambda: psutil.Process(exporter.process.pid).num_threads()  # noqa: E731
+    with contextlib.ExitStack() as open_for_long:
+        for number in range(3 * MOST_THREADS):
+            client = socket.create_connection(("127.0.0.1", exporter.port), 20)
+            open_for_long.enter_context(contextlib.closing(client))
+            client.sendall(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"G")
+        assert "dagster_taskiq_up 1.0" in exporter.text()
+        assert threads() <= MOST_THREADS + 3
+
+
+def test_twenty_thousand_queue_names_are_scraped_before_prometheus_gives_up(site: Site):
+    exporter = Exporter(site, "--no-dagster")
+    client, keys = site.broker.client, site.fleet.broker.keys
+    names = {f"queue-{number:05}": number + 1 for number in range(20_000)}
+    client.zadd(keys.name("queues"), names)
+    client.hset(keys.name("counters"), mapping={f"submitted|{name}|step": 1 for name in names})
+    status, text = get(f"{exporter.url}/metrics", timeout_s=60)
+    assert (status, "dagster_taskiq_up 1.0" in text) == (200, True)
+    assert len(text) < 3_000_000
+    counted = exporter.value("messages_submitted_total", queue="other", kind="step")
+    assert counted >= 20_000 - 100
 
 
 def test_with_a_broker_that_hangs_it_answers_within_a_scrapes_timeout(site: Site):

@@ -7,7 +7,8 @@ import yaml
 from dagster_taskiq_kit import TaskiqRunLauncher, celery_compat, taskiq_executor
 from dagster_taskiq_kit.celery_config import translate
 from dagster_taskiq_kit.dagster_config import limit_fields
-from dagster_taskiq_kit.errors import ConfigurationError, without_password
+from dagster_taskiq_kit.errors import ConfigurationError
+from dagster_taskiq_kit.masking import masked
 from dagster_taskiq_kit.routing import StepRoutes, run_route
 from dagster_taskiq_kit.settings import LIMITS, TaskiqSettings
 
@@ -249,6 +250,6 @@ def test_celerys_words_for_certificates_are_understood():
     ],
 )  # fmt: skip
 def test_no_form_of_a_password_is_shown(text):
-    shown = without_password(text)
+    shown = masked(text)
     assert "hidden" not in shown
     assert "***" in shown

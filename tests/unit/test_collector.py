@@ -1,6 +1,7 @@
 """From a reading to metrics, and to the number of workers wanted; no server is needed."""
 
 import dataclasses
+import sys
 
 import pytest
 
@@ -159,3 +160,38 @@ def test_a_source_that_hangs_is_said_to_have_failed_and_is_not_told_any_more(mon
     assert source.last.families is not None
     now_s[0] += 2
     assert source.last.families is None
+
+
+def operations(count: int) -> int:
+    """How many instructions Python executes to judge and collect so many queues, half of them served."""
+    names = [f"q{number:05}" for number in range(count)]
+    queues = [QueueReading(name, {"step": 1}, {"step": 1.0}, first_used_ms=1) for name in names]
+    card = dataclasses.replace(worker().card, queues=names[::2])
+    held = [HeldReading(f"step:r:{name}:1", "running", name, 1.0) for name in names]
+    reading = Snapshot(
+        1_000_000, queues, [WorkerReading(card, 10.0, held=held)], SERVER,
+        counters={("submitted", name, "step"): 1 for name in names},
+    )  # fmt: skip
+    settings, done = TaskiqSettings(), 0
+
+    def count_one(frame, event, _argument):
+        nonlocal done
+        frame.f_trace_opcodes = True
+        done += event == "opcode"
+        return count_one
+
+    before = sys.gettrace()
+    sys.settrace(count_one)
+    try:
+        findings = judge(reading, settings)
+        collect(BrokerReading(reading, {}, findings, settings), most_queues=10)
+    finally:
+        sys.settrace(before)
+    return done
+
+
+def test_the_cost_of_a_scrape_grows_with_the_number_of_queues_and_no_faster():
+    operations(10)  # what is made once
+    few, more, many = operations(150), operations(300), operations(600)
+    assert more - few > 10_000
+    assert many - more < 2.1 * (more - few)  # twice as many more cost twice as much

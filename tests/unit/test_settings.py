@@ -2,7 +2,8 @@
 
 import pytest
 
-from dagster_taskiq_kit.errors import ConfigurationError, without_password
+from dagster_taskiq_kit.errors import ConfigurationError
+from dagster_taskiq_kit.masking import masked
 from dagster_taskiq_kit.settings import QueueObjective, TaskiqSettings
 
 
@@ -54,9 +55,7 @@ def test_good_urls_pass(url):
 
 
 def test_passwords_are_never_shown():
-    assert (
-        without_password("redis://:pw@h and redis://u:pw@h") == "redis://:***@h and redis://u:***@h"
-    )
+    assert masked("redis://:pw@h and redis://u:pw@h") == "redis://:***@h and redis://u:***@h"
 
 
 def test_settings_made_by_hand_leave_open_what_the_environment_says(monkeypatch):
