@@ -33,6 +33,8 @@ _PAIR = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 _DONE = re.compile(rf"[^\s:/@]*:{re.escape(HIDDEN)}@")
+#: A whole url without a password, with the sentence after it that an error of a broker has.
+_BARE = re.compile(r"[\w.-]+:\d{1,5}(?:/\d{1,3})?: ")
 #: A setting that says where a secret stands is none itself.
 _REFERENCES = ("env", "{", "[", "None", "null", HIDDEN)
 
@@ -83,7 +85,7 @@ def _under(name: str, value: Any) -> Any:
 
 def _url(found: re.Match[str]) -> str:
     scheme, rest = found["scheme"], found["rest"]
-    if _DONE.match(rest):  # a sentence passes here more than once, and may hold a later @
+    if _DONE.match(rest) or _BARE.match(rest):  # a sentence passes here more than once, and may hold a later @
         return found[0]
     secret, at, host = rest.rpartition("@")
     user, colon, _ = secret.partition(":")

@@ -15,7 +15,7 @@ import redis
 import redis.exceptions
 
 from ..states import State
-from .connection import SyncConnection, translate
+from .connection import SyncConnection, understand
 from .scripts import text
 
 _FROM_THE_START = "0-0"
@@ -81,7 +81,7 @@ class Bell:
             return self._wait(timeout_s, also)
         except (redis.exceptions.RedisError, OSError) as error:
             self.close()
-            raise translate(self._broker.url, error) from error
+            raise understand(self._broker.url, error) from error
 
     def _wait(self, timeout_s: float, also: Sequence[int]) -> Sequence[Ring]:
         listening = self._listening

@@ -20,10 +20,11 @@ import redis.exceptions
 import redis.retry
 
 from ..broker_url import parse_broker_url
-from ..errors import BrokerError, BrokerRefused, BrokerUnavailable, UnfitServer
+from ..errors import BrokerError, BrokerUnavailable
 from ..settings import TaskiqSettings
 from .discovery import discovering_options
 from .keys import Keys
+from .replies import translate
 from .scripts import Call, load_script
 
 T = TypeVar("T")
@@ -33,20 +34,13 @@ _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LAST_S = 5.0
 _IDLE_CHECK_S = 15
 
-#: What a server says while it loads, fails over or resynchronizes: it will take writes again.
-_PASSING = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.MovedError,
-    redis.exceptions.AskError,
-)
-_PASSING_WORDS = (
-    "loading", "read only replica", "readonly", "masterdown", "tryagain", "unblocked",
-    "clusterdown", "noreplicas", "misconf",
-)  # fmt: skip
+#: Brokers that have let this process in; None in it stands for any.
+_let_in: set[str | None] = set()
+
+
+def expect_to_be_let_in() -> None:
+    """Wait through refusals from the start: this process works for one that was let in."""
+    _let_in.add(None)
 
 
 def connection_options(
@@ -73,30 +67,9 @@ def blocking_client(settings: TaskiqSettings) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(url, **options)
 
 
-def translate(url: str, error: Exception) -> BrokerError:
-    """Return our error for one that redis-py raised."""
-    said = str(error) or type(error).__name__
-    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
-        return BrokerRefused(
-            url, f"it refused us ({said}). Check user and password in the url, and the user's ACL."
-        )
-    if isinstance(error, redis.exceptions.ResponseError):
-        lowered = said.lower()
-        if "wrongpass" in lowered or "noauth" in lowered or "noperm" in lowered:
-            return BrokerRefused(
-                url, f"it refused us ({said}). Check user and password in the url."
-            )
-        # redis-py takes the error code off the sentence and makes a class of it.
-        if isinstance(error, redis.exceptions.OutOfMemoryError) or "maxmemory" in lowered:
-            return BrokerUnavailable(
-                url, f"its memory is full ({said}). Give it more, or drain it."
-            )
-        if isinstance(error, _PASSING) or any(word in lowered for word in _PASSING_WORDS):
-            return BrokerUnavailable(url, f"it cannot take writes now ({said}).")
-        return UnfitServer(url, f"it cannot execute our scripts ({said}).")
-    return BrokerUnavailable(
-        url, f"no answer ({said}). Is the server running, and is the url right?"
-    )
+def understand(url: str, error: Exception) -> BrokerError:
+    """Return our error for one that redis-py raised on a connection of this process."""
+    return translate(url, error, let_in=bool(_let_in & {url, None}))
 
 
 def _pauses_s() -> "Callable[[], float]":
@@ -149,14 +122,17 @@ class SyncConnection:
         pause_s = _pauses_s()
         while True:
             try:
-                return ask()
+                answer = ask()
             except (redis.exceptions.RedisError, OSError) as error:
-                ours = translate(self.url, error)
+                ours = understand(self.url, error)
                 waiting_s = pause_s()
                 if not isinstance(ours, BrokerUnavailable) or (
                     time.monotonic() + waiting_s > deadline
                 ):
                     raise ours from error
+            else:
+                _let_in.add(self.url)
+                return answer
             time.sleep(waiting_s)
 
     def _once(self, call: Call[T]) -> T:
@@ -213,14 +189,17 @@ class AsyncConnection:
         pause_s = _pauses_s()
         while True:
             try:
-                return await ask()
+                answer = await ask()
             except (redis.exceptions.RedisError, OSError) as error:
-                ours = translate(self.url, error)
+                ours = understand(self.url, error)
                 waiting_s = pause_s()
                 if not isinstance(ours, BrokerUnavailable) or (
                     time.monotonic() + waiting_s > deadline
                 ):
                     raise ours from error
+            else:
+                _let_in.add(self.url)
+                return answer
             await asyncio.sleep(waiting_s)
 
     async def close(self) -> None:

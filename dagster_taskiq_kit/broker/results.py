@@ -12,11 +12,15 @@ from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend
 
 from ..settings import TaskiqSettings
-from .connection import connection_options
+from .connection import AsyncConnection, connection_options
 from .keys import Keys
 
 #: Label of a result under which the traceback travels.
 TRACEBACK_LABEL = "dagster-taskiq/traceback"
+
+
+#: How long a result waits for the broker.
+_OUTLAST_S = 300.0
 
 
 class JsonResultBackend(RedisAsyncResultBackend[Any]):
@@ -38,6 +42,12 @@ class JsonResultBackend(RedisAsyncResultBackend[Any]):
             prefix_str=Keys(settings.namespace).name("result", "").rstrip(":"),
             **options,
         )
+        self._broker = AsyncConnection(settings)
+
+    async def _store(self, task_id: str, result: TaskiqResult[Any]) -> None:
+        """Store a result; the task is over, so a broker that is away is waited for."""
+        store = super().set_result
+        await self._broker.attempt(lambda: store(task_id, result), _OUTLAST_S)
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Store a result; one that is not JSON is an error that says so."""
@@ -45,7 +55,7 @@ class JsonResultBackend(RedisAsyncResultBackend[Any]):
             lines = traceback.format_exception(result.error)
             result.labels[TRACEBACK_LABEL] = "".join(lines)
         try:
-            await super().set_result(task_id, result)
+            await self._store(task_id, result)
         except (TypeError, ValueError) as error:
             sentence = (
                 f"Task {task_id} returned what is not JSON ({error}). Return numbers, text, lists "

@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 
 from .. import dagster_seam as seam
+from ..broker.connection import expect_to_be_let_in
 from ..database_outages import open_instance_through_outages
 from ..errors import CodeError
 from ..instance_pool import connect_ahead, know_shard
@@ -139,6 +140,7 @@ def _wait_for_go(wire: Wire) -> None:
     answer = wire.receive()
     if answer is None or answer["op"] != "go":
         raise NotAllowed
+    expect_to_be_let_in()
 
 
 def _execute(
