@@ -29,6 +29,7 @@ from .dagster_config import (
     settings_fields,
 )
 from .errors import BrokerError, BrokerUnavailable
+from .first_seen import FirstSeen
 from .inline_runs import InlineRuns, launched_inline
 from .instance_pool import instance_id
 from .messages import run_task_id
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 #: Dagster's daemon checks runs one after another: it must not wait for an absent broker each time.
 _HEALTH_GIVE_UP_S = 1.0
+#: Longest pause between two questions about a run over which it is held to have had no record.
+_MISSED_FOR_S = 3_600.0
 _FAIL_FAST_S = 10.0
 _TERMINATE_GIVE_UP_S = 0.1
 
@@ -90,6 +93,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         self.settings = TaskiqSettings.resolve(settings, where=where, fallback=found.fallback)
         self._broker: SyncConnection | None = None
         self._away_until_s = 0.0
+        #: Since when runs have no record, by what this launcher was asked.
+        self._missing = FirstSeen(_MISSED_FOR_S)
         super().__init__()
 
     # -- what Dagster's instance asks of a configurable class
@@ -223,12 +228,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
                 status.RUNNING, f"Resume {resumes} is to be queued by a worker's reconciler."
             )
         if record is None:
-            age_s = readings.namespace_age_s(self.broker, _HEALTH_GIVE_UP_S)
-            if age_s < 2 * self.settings.lease_s:
-                return seam.CheckRunHealthResult(
-                    status.RUNNING, f"No record yet; the namespace is {age_s:.0f} s old."
-                )
-            return seam.CheckRunHealthResult(status.FAILED, "The broker has no record of this run.")
+            return self._without_record(run.run_id)
+        self._missing.look_at(run.run_id, so=False)
         if record.state is State.CANCELLED:
             # Nobody is left to say so; the monitor sees that the status has changed.
             self._instance.report_run_canceled(run)
@@ -241,6 +242,20 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             )
         return seam.CheckRunHealthResult(
             status.RUNNING, self._whereabouts(record), run_worker_id=record.task_id
+        )
+
+    def _without_record(self, run_id: str) -> seam.CheckRunHealthResult:
+        """Say how a run is that has no record: a broker that forgot it is told again soon."""
+        young_s = 2 * self.settings.lease_s
+        missing_s = self._missing.look_at(run_id, so=True)
+        age_s = readings.namespace_age_s(self.broker, _HEALTH_GIVE_UP_S)
+        # An age below 0 is of a clock that was set back since: it says nothing.
+        if missing_s < young_s or 0 <= age_s < young_s:
+            return seam.CheckRunHealthResult(
+                seam.WorkerStatus.RUNNING, f"No record; it is missed for {missing_s:.0f} s."
+            )
+        return seam.CheckRunHealthResult(
+            seam.WorkerStatus.FAILED, "The broker has no record of this run."
         )
 
     def get_run_worker_debug_info(

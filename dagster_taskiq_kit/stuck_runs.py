@@ -16,6 +16,7 @@ from .broker import readings, records
 from .broker.connection import SyncConnection
 from .errors import BrokerError, ConfigurationError
 from .health.findings import counted
+from .health.snapshot import read_snapshot
 from .health_reading import GIVE_UP_S, deployment, read_health
 from .launcher import TaskiqRunLauncher
 from .run_health import STATUS, Cause, StuckRun, stuck_mark
@@ -202,7 +203,8 @@ class StuckRunActions:
         ids: Sequence[str] = readings.open_messages(self._broker, [run.run_id])[run.run_id]
         held = [record for record in readings.fetch_all(self._broker, ids).values() if record]
         workers = {record.worker for record in held if record.state in OWNED}
-        return bool(workers & readings.live_workers(self._broker))
+        live = {each.card.worker_id for each in read_snapshot(self._broker).live_workers}
+        return bool(workers & live)
 
     def _say(self, run: seam.DagsterRun, sentence: str) -> None:
         self._instance.report_engine_event(sentence, run, cls=type(self))

@@ -121,18 +121,6 @@ def members(connection: SyncConnection, key: str) -> frozenset[str]:
     return frozenset(text(member) for member in connection.attempt(lambda: ask(key)))
 
 
-def live_workers(connection: SyncConnection) -> frozenset[str]:
-    """Return the ids of the workers whose lease is good.
-
-    Raises:
-        BrokerUnavailable: No answer within ``give_up_s``.
-    """
-    now_ms = server_time_ms(connection)
-    key, ask = connection.keys.name("workers"), connection.client.zrangebyscore
-    found = connection.attempt(lambda: ask(key, now_ms, "+inf"))
-    return frozenset(text(worker) for worker in found)
-
-
 def server_time_ms(connection: SyncConnection) -> int:
     """Return the broker's clock, by which every stamp of a record is made.
 

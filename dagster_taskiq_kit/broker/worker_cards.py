@@ -9,10 +9,12 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
+from ..boot_time import boot_time_s
 from ..version import SCHEMA_VERSION, __version__
 from .connection import SyncConnection
 from .scripts import Call, text
@@ -46,6 +48,7 @@ class WorkerCard:
             different ones do not share it. Empty when it could not be read.
         storage: That folder, or why it could not be read.
         clock_s: Its own clock when it said this, seconds since 1970.
+        boot_s: The same on its host's boot clock.
     """
 
     worker_id: str
@@ -67,6 +70,7 @@ class WorkerCard:
     storage_id: str = ""
     storage: str = ""
     clock_s: float = 0.0
+    boot_s: float = 0.0
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""
@@ -78,6 +82,13 @@ class WorkerCard:
         values: Mapping[str, Any] = json.loads(card)
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         return cls(**known)
+
+
+def age_by_own_clock_s(card: WorkerCard) -> float:
+    """Return how old a card is by this machine's clocks; as good as they agree with its host's."""
+    if card.boot_s and card.host == socket.gethostname() and card.boot_s <= boot_time_s():
+        return boot_time_s() - card.boot_s
+    return max(0.0, time.time() - card.clock_s)
 
 
 def new_worker_id(name: str) -> str:
@@ -154,7 +165,7 @@ class LastSeen:
 
     Args:
         card: The card.
-        silent_s: Seconds since then, on the broker's clock.
+        silent_s: Seconds since then, by the broker's clock or ours, whichever says less.
     """
 
     card: WorkerCard
@@ -175,7 +186,8 @@ def last_seen(connection: SyncConnection, worker_id: str) -> LastSeen | None:
             return None
         seconds, micros = connection.client.time()
         silent_s = seconds + micros / 1e6 - int(renewed_at) / 1000
-        return LastSeen(WorkerCard.from_json(text(card)), silent_s)
+        said = WorkerCard.from_json(text(card))
+        return LastSeen(said, max(0.0, min(silent_s, age_by_own_clock_s(said))))
 
     return connection.attempt(ask)
 

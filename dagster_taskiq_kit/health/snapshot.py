@@ -1,20 +1,22 @@
 """One consistent reading of queues, workers and server; the only code that reads health.
 
 Invariant: all numbers are of one moment on the server's clock, read in one round trip (and one more
-that measures the way there), in time proportional to queues and workers, never to the backlog.
+that measures the way there), in time proportional to queues and workers, never to the backlog. Only
+where the clocks differ about whether a worker lives, all is read again after a second look at it.
 """
 
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ..broker.connection import SyncConnection
+from ..broker.doubts import is_doubtful, still_silent
 from ..broker.scripts import Call
 from ..broker.watchers import JUDGING
-from ..broker.worker_cards import WorkerCard
+from ..broker.worker_cards import WorkerCard, age_by_own_clock_s
 from ..settings import QueueObjective
 
 #: Which kinds of messages a lane of a worker serves.
@@ -105,6 +107,7 @@ class WorkerReading:
         silent_s: How long ago that renewal was: what the card says is this old.
         held: What the broker thinks it holds.
         clock_skew_s: By how much its host's clock was ahead of the broker's.
+        doubtful: Whether the broker's clock alone does not say if it lives.
     """
 
     card: WorkerCard
@@ -112,6 +115,7 @@ class WorkerReading:
     silent_s: float = 0.0
     held: Sequence[HeldReading] = ()
     clock_skew_s: float = 0.0
+    doubtful: bool = False
 
     def slots_in(self, lane: str) -> int:
         """Return how many slots it has in a lane."""
@@ -254,9 +258,24 @@ def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) ->
 
     connection.attempt(timed_ping, give_up_s)  # connects
     latency_s = connection.attempt(timed_ping, give_up_s)
-    return connection.run(
-        Call("snapshot", [], lambda answer: _read(json.loads(answer), latency_s)), give_up_s
-    )
+    read = Call("snapshot", [], lambda answer: _read(json.loads(answer), latency_s))
+    snapshot = connection.run(read, give_up_s)
+    doubted = [each.card.worker_id for each in snapshot.workers if each.doubtful]
+    if not doubted:
+        return snapshot
+    silent = still_silent(connection, doubted)
+    snapshot = connection.run(read, give_up_s)
+    workers = [
+        _called_silent(each) if each.card.worker_id in silent and each.doubtful else each
+        for each in snapshot.workers
+    ]
+    return replace(snapshot, workers=workers)
+
+
+def _called_silent(worker: WorkerReading) -> WorkerReading:
+    """Return a worker that a second look found silent, whatever the broker's clock says of it."""
+    silent_s = max(worker.silent_s, age_by_own_clock_s(worker.card) if worker.card.clock_s else 0.0)
+    return replace(worker, lease_left_s=min(0.0, worker.lease_left_s), silent_s=silent_s)
 
 
 def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
@@ -271,7 +290,7 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
         LostWorker(
             entry["id"],
             json.loads(entry["card"])["host"] if entry.get("card") else "",
-            (now_ms - entry["at_ms"]) / 1000,
+            _ago_s(entry["at_ms"], now_ms),
         )
         for entry in raw["lost_workers"]
     ]
@@ -292,7 +311,7 @@ def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
         judging=json.loads(objectives.get(JUDGING, "{}")),
         dead_letters=int(raw["dead_letters"]),
         watched_ago_s=_ago_s(raw["watched_ms"], now_ms) if raw.get("watched_ms") else None,
-        namespace_age_s=None if born_ms is None else (now_ms - born_ms) / 1000,
+        namespace_age_s=None if born_ms is None else _ago_s(born_ms, now_ms),
     )
 
 
@@ -314,16 +333,20 @@ def _worker(entry: Mapping[str, Any], now_ms: int) -> WorkerReading:
         HeldReading(each["id"], each["state"], each["queue"], _ago_s(each["since_ms"], now_ms))
         for each in entry["held"]
     ]
+    silent_s = (now_ms - renewed_at_ms) / 1000
+    lease_left_s = (entry["lease_until_ms"] - now_ms) / 1000
     return WorkerReading(
         card,
-        (entry["lease_until_ms"] - now_ms) / 1000,
-        _ago_s(renewed_at_ms, now_ms),
+        lease_left_s,
+        max(0.0, silent_s),
         sorted(held, key=lambda each: each.task_id),
         card.clock_s - renewed_at_ms / 1000 if card.clock_s else 0.0,
+        is_doubtful(card, silent_s, lease_left_s),
     )
 
 
 def _ago_s(at_ms: float, now_ms: int) -> float:
+    """Return an age for people; a stamp from before the clock was set back is of now."""
     return max(0.0, (now_ms - at_ms) / 1000)
 
 

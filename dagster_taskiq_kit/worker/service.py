@@ -396,6 +396,7 @@ class Worker:
             storage_id=self._storage[0],
             storage=self._storage[1],
             clock_s=time.time(),
+            boot_s=boot_time_s(),
         )
 
     def _state_now(self) -> str:
