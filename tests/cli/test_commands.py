@@ -137,6 +137,7 @@ def test_workers_are_told_to_end_and_end_with_0_when_their_step_has_ended(live: 
         said = live.cli("worker", "terminate", "worker-1").out
     assert "Worker worker-1-" in said
     assert first.wait(60) == 0
+    assert "Draining: no new work; no step is at work." in live.fleet.worker_log(1).read_text()
     assert second.poll() is None
     if verb == "drain":
         (told,) = live.cli("worker", "drain", "--all", "--json").data

@@ -197,7 +197,7 @@ def test_code_that_does_not_import_shows_the_users_own_traceback(fleet, tmp_path
     [
         (["-f", "gone.py"], {}, "There is no file 'gone.py' to load definitions from."),
         (["-f", str(CODE), "-q", "a b"], {}, "Queue: 'a b' is not a queue name"),
-        (["-f", str(CODE), "--slots", "-1"], {}, "--slots is -1: it must be 0 or more."),
+        (["-f", str(CODE), "--slots", "-1"], {}, "'--slots': -1 is not in the range"),
         (["-f", str(CODE)], {"DAGSTER_HOME": ""}, "DAGSTER_HOME is not set"),
         (["-f", str(CODE)], {"DAGSTER_TASKIQ_URL": "http://h"}, "'http://h' is not a broker url"),
         (["-f", str(CODE)], {"DAGSTER_TASKIQ_URL": ""}, "No broker url is configured"),

@@ -1,5 +1,6 @@
 """Every health rule below, at and above each of its thresholds."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -182,3 +183,17 @@ def test_the_summary_names_the_worst_first():
         f"2 of {len(found)} checks fail: ERROR redis memory; WARN redis"
     )
     assert summary(judge(snapshot(), SETTINGS)) == f"All {len(found)} checks pass."
+
+
+def test_nothing_is_counted_where_there_is_nothing():
+    """With no worker, and with one that serves runs only."""
+    for workers in ([], [replace(WORKER, card=replace(CARD, slots=0))]):
+        found = judge(snapshot(workers=workers), SETTINGS)
+        (slots,) = [finding for finding in found if finding.check == "slots_free"]
+        assert slots.sentence == (
+            "1 of 1 run slot free." if workers else "No live worker has a slot."
+        )
+        for finding in found:
+            assert not re.search(r"\b0 of 0\b|\b1 (slots|workers|hosts)\b", finding.sentence), (
+                finding
+            )
