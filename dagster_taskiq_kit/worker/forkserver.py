@@ -30,6 +30,7 @@ from typing import Any
 
 from ..boot_time import boot_time_s
 from ..errors import CodeLoadFailed
+from .interpreter import environment_for, is_own
 from .process import become_child, die_with_parent, signal_group, threads
 from .wire import Wire
 
@@ -300,6 +301,7 @@ class ColdMaker:
                 self._executable, "-m", "dagster_taskiq_kit.worker.forkserver",
                 "child", str(control.fileno()), self._location,
             ],
+            env=environment_for(self._executable),
             pass_fds=[control.fileno()],
             start_new_session=True,
         )  # fmt: skip
@@ -321,8 +323,8 @@ def _load(location: str) -> tuple[Any, Any, Any]:
     seam.write_compute_logs_without_mirror()
     rehearse()
     seam.keep_reconstructed_code()
-    code = seam.load_code(seam.CodeLocation(**json.loads(location)))
     instance = open_instance_through_outages()
+    code = seam.load_code(seam.CodeLocation(**json.loads(location)), instance)
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     write_events_shortly(instance)
@@ -336,7 +338,7 @@ def _load(location: str) -> tuple[Any, Any, Any]:
 def main_server(worker: Wire, location: str, *, cold: bool) -> None:
     """Be a fork server; returns when its worker is gone or the code did not load."""
     executable = json.loads(location)["executable"] or sys.executable
-    cold = cold or os.path.realpath(executable) != os.path.realpath(sys.executable)
+    cold = cold or not is_own(executable)
     if cold:
         maker: WarmMaker | ColdMaker = ColdMaker(location, executable)
         from .. import dagster_seam as seam
@@ -346,11 +348,9 @@ def main_server(worker: Wire, location: str, *, cold: bool) -> None:
     else:
         try:
             loaded = _load(location)
-        except CodeLoadFailed as error:
-            worker.send(op="failed", location=error.location, traceback=error.user_traceback)
-            return
         except Exception as error:  # noqa: BLE001  (the worker says it)
-            worker.send(op="failed", location=json.loads(location)["name"], traceback=str(error))
+            said = error.user_traceback if isinstance(error, CodeLoadFailed) else str(error)
+            worker.send(op="failed", location=json.loads(location)["name"], traceback=said)
             return
         if threads() > 1:
             # The code left a thread running: a fork of this process would not be safe.
