@@ -6,14 +6,17 @@ sentence. Each patch of Dagster is made here, says why, and is made in processes
 
 import contextlib
 import copy
+import inspect
 import os
+import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from .errors import CodeLoadFailed, CodeNotServed, ConfigurationError
+from .errors import AmbiguousCode, CodeLoadFailed, ConfigurationError, NotInLoadedCode
 from .messages import CodeName, RunMessage, StepMessage
 from .version import __version__
 
@@ -38,7 +41,11 @@ try:
         ReconstructableJob,
         ReconstructableRepository,
     )
-    from dagster._core.errors import DagsterExecutionInterruptedError, DagsterUserCodeLoadError
+    from dagster._core.errors import (
+        DagsterExecutionInterruptedError,
+        DagsterExecutionStepNotFoundError,
+        DagsterUserCodeLoadError,
+    )
     from dagster._core.event_api import EventLogCursor
     from dagster._core.events import DagsterEventType, EngineEventData
     from dagster._core.execution import compute_logs
@@ -70,8 +77,12 @@ try:
     )
     from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
     from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
+    from dagster._core.remote_origin import (
+        GrpcServerCodeLocationOrigin,
+        ManagedGrpcPythonEnvCodeLocationOrigin,
+    )
     from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
-    from dagster._core.snowflake_partner import set_snowflake_partner_env_var
+    from dagster._core.secrets.env_file import get_env_var_dict
     from dagster._core.storage.dagster_run import DagsterRun
     from dagster._core.storage.event_log.base import EventLogConnection as EventLogPage
     from dagster._core.storage.tags import GRPC_INFO_TAG, MAX_RUNTIME_SECONDS_TAG
@@ -99,6 +110,14 @@ except ImportError as error:
         "dagster>=1.13,<1.14: install one of those, or a newer dagster-taskiq-kit."
     ) from error
 
+try:
+    from dagster._core.snowflake_partner import set_snowflake_partner_env_var
+except ImportError:  # a step of that Dagster sets nothing, since 1.13.26 it does
+
+    def set_snowflake_partner_env_var() -> None:
+        """Leave the environment as it is, as this Dagster does."""
+
+
 __all__ = [
     "GRPC_INFO_TAG",
     "MAX_RUNTIME_SECONDS_TAG",
@@ -108,12 +127,14 @@ __all__ = [
     "ConfigurableClassData",
     "DagsterEventType",
     "DagsterExecutionInterruptedError",
+    "DagsterExecutionStepNotFoundError",
     "DagsterRun",
     "DefaultRunLauncher",
     "EngineEventData",
     "EventLogPage",
     "ExecutionPlan",
     "ExecutionStep",
+    "GrpcServerCodeLocationOrigin",
     "IStepContext",
     "InProcessExecutor",
     "InitExecutorContext",
@@ -121,8 +142,12 @@ __all__ = [
     "InstigatorStatus",
     "KnownExecutionState",
     "LaunchRunContext",
+    "LoadableTargetOrigin",
+    "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "ModuleTarget",
     "PlanOrchestrationContext",
     "PostProcessingError",
+    "PythonFileTarget",
     "ReconstructableJob",
     "ReconstructableRepository",
     "ResolvedFromDynamicStepHandle",
@@ -136,6 +161,9 @@ __all__ = [
     "TickStatus",
     "UnresolvedMappedExecutionStep",
     "WorkerStatus",
+    "WorkspaceFileTarget",
+    "WorkspaceLoadTarget",
+    "WorkspaceOpts",
     "WorkspaceRequestContext",
     "capture_interrupts",
     "check_captured_interrupt",
@@ -146,6 +174,7 @@ __all__ = [
     "is_reserved_asset_job_name",
     "serializable_error_info_from_exc_info",
     "serialize_value",
+    "workspace_opts_to_load_target",
 ]
 
 DagsterLibraryRegistry.register("dagster-taskiq-kit", __version__, is_dagster_package=False)
@@ -169,54 +198,6 @@ class CodeLocation:
     executable: str | None
 
 
-def code_locations(
-    *,
-    modules: Sequence[str] = (),
-    files: Sequence[str] = (),
-    workspaces: Sequence[str] = (),
-    working_directory: str | None = None,
-) -> Sequence[CodeLocation]:
-    """Return the code locations that ``-m``, ``-f`` and ``-w`` name, or the workspace here.
-
-    Raises:
-        ConfigurationError: A file is not there, the workspace cannot be read, or it names nothing
-            that a worker can load.
-    """
-    here = working_directory or str(Path.cwd())
-    for path in (*files, *workspaces):
-        if not Path(path).is_file():
-            raise ConfigurationError(f"There is no file {path!r} to load definitions from.", path)
-    targets: list[WorkspaceLoadTarget] = [
-        *(ModuleTarget(name, None, here, None) for name in modules),
-        *(PythonFileTarget(path, None, here, None) for path in files),
-    ]
-    try:
-        if workspaces:
-            targets.append(WorkspaceFileTarget(list(workspaces)))
-        if not targets:
-            targets.append(workspace_opts_to_load_target(WorkspaceOpts()))
-        origins = [origin for target in targets for origin in target.create_origins()]
-    except Exception as error:
-        raise ConfigurationError(
-            f"No code to load: {error} Name it with -m MODULE, -f FILE or -w WORKSPACE."
-        ) from error
-    found = [
-        CodeLocation(
-            origin.location_name,
-            serialize_value(origin.loadable_target_origin),
-            origin.loadable_target_origin.executable_path,
-        )
-        for origin in origins
-        if hasattr(origin, "loadable_target_origin")
-    ]
-    if not found:
-        raise ConfigurationError(
-            "The workspace names only code servers, which a worker cannot fork from. Name the code "
-            "itself with -m MODULE or -f FILE."
-        )
-    return found
-
-
 @dataclass
 class LoadedCode:
     """A code location, imported and resolved in this process.
@@ -225,51 +206,86 @@ class LoadedCode:
         location: Its name.
         repositories: Its repositories by name.
         jobs: Jobs that were asked for, by repository and name, so that each is resolved once.
+        loaded_at_s: When it was imported, seconds since 1970.
     """
 
     location: str
     repositories: Mapping[str, ReconstructableRepository]
     jobs: dict[tuple[str, str], ReconstructableJob] = field(default_factory=dict)
+    loaded_at_s: float = field(default_factory=time.time)
 
     def job(self, code: CodeName) -> ReconstructableJob:
         """Return the job that a message names, from this worker's own workspace.
 
         Raises:
-            CodeNotServed: This location has no such job.
+            NotInLoadedCode: This location has no such job.
+            AmbiguousCode: The message names no repository, and several have a job of that name.
             CodeLoadFailed: Its file is gone; Dagster looks for it even when it is loaded.
         """
-        names = [code.repository] if code.repository in self.repositories else self.repositories
-        for name in names:
-            repository = self.repositories[name or ""]
-            try:
-                definition = repository.get_definition()
-            except FileNotFoundError as error:
-                raise CodeLoadFailed(self.location, str(error)) from error
-            if definition.has_job(code.job):
-                return self.jobs.setdefault(
-                    (name or "", code.job), repository.get_reconstructable_job(code.job)
-                )
-        raise CodeNotServed(str(code), [self.location])
+        names = [name for name in self.repositories if code.repository in (None, name)]
+        having = [name for name in names if self._definition(name).has_job(code.job)]
+        if not having:
+            of = f" in repository {code.repository!r}" if code.repository and not names else ""
+            raise NotInLoadedCode(f"job {code.job!r}{of}", self.location, self.loaded_at_s)
+        if len(having) > 1:
+            raise AmbiguousCode(str(code), [f"repository {name!r}" for name in having])
+        repository = self.repositories[having[0]]
+        return self.jobs.setdefault(
+            (having[0], code.job), repository.get_reconstructable_job(code.job)
+        )
+
+    def _definition(self, name: str) -> dg.RepositoryDefinition:
+        try:
+            return self.repositories[name].get_definition()
+        except FileNotFoundError as error:
+            raise CodeLoadFailed(self.location, str(error)) from error
 
     def pointers(self) -> Sequence[str]:
         """Return how messages without a location would name this code."""
         return sorted({pointer_name(repo.pointer) for repo in self.repositories.values()})
 
 
-def load_code(location: CodeLocation) -> LoadedCode:
+def _look_for_modules_as_a_code_server() -> None:
+    """Have the current folder first on the path, as ``python -m dagster`` has it.
+
+    A console script has its own folder there. Dagster takes the first entry for the script's, puts
+    the location's folder in its place while it loads, and what a step imports later is found as in
+    a process of Dagster's.
+    """
+    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
+        sys.path[0] = str(Path.cwd())
+
+
+def _if_it_takes_them(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    """Return those of the arguments that came later than our oldest Dagster and are there."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in known}
+
+
+def load_code(location: CodeLocation, instance: dg.DagsterInstance | None = None) -> LoadedCode:
     """Import a code location and resolve its definitions, exactly as Dagster's code server does.
+
+    Args:
+        location: The code location.
+        instance: Its secrets are in the environment, beside a ``.env`` file's here, when the code
+            is imported.
 
     Raises:
         CodeLoadFailed: The user's code raised; carries its traceback.
     """
     origin = deserialize_value(location.origin, LoadableTargetOrigin)
+    _look_for_modules_as_a_code_server()
+    os.environ.update(get_env_var_dict(str(Path.cwd())))
+    if instance is not None:
+        instance.inject_env_vars(location.name)
+    loaded_at_s = time.time()
     try:
         loaded = LoadedRepositories(
             origin,
             container_image=None,
             entry_point=DEFAULT_DAGSTER_ENTRY_POINT,
             container_context=None,
-            code_location_name=location.name,
+            **_if_it_takes_them(LoadedRepositories, code_location_name=location.name),
         )
     except Exception as error:
         wrapped = isinstance(error, DagsterUserCodeLoadError)
@@ -278,7 +294,7 @@ def load_code(location: CodeLocation) -> LoadedCode:
             (type(cause), cause, cast("TracebackType", cause.__traceback__))
         )
         raise CodeLoadFailed(location.name, info.to_string()) from error
-    code = LoadedCode(location.name, dict(loaded.reconstructables_by_name))
+    code = LoadedCode(location.name, dict(loaded.reconstructables_by_name), loaded_at_s=loaded_at_s)
     for name, definition in loaded.definitions_by_name.items():
         for job in definition.get_all_jobs():
             recon = code.repositories[name].get_reconstructable_job(job.name)
@@ -651,6 +667,9 @@ def step_events(
     The attempt is verified against the event log first (Dagster's ``verify_step``): an attempt that
     was started before yields no STEP_START.
     """
+    if run.job_code_origin is None:
+        # It was created in the process that holds its job; Dagster's body wants one of some kind.
+        run = run._replace(job_code_origin=job.get_python_origin())
     arguments = ExecuteStepArgs(
         job_origin=job.get_python_origin(),
         run_id=run.run_id,

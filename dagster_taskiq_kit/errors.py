@@ -13,11 +13,14 @@ TaskiqKitError
 │   └── MessageTooLarge      what shall be queued is larger than a message may be
 ├── CodeError
 │   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
-│   └── CodeNotServed        a message names code that this worker was not started with
+│   ├── CodeNotServed        a message names code that this worker was not started with
+│   ├── AmbiguousCode        a message names no location, and several of this worker fit
+│   └── NotInLoadedCode      its location is served, and has no such job or step
 └── MissingServer            no local Redis/Valkey binary for the embedded broker
 """
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
 from .masking import masked, masked_url
 
@@ -205,15 +208,60 @@ class CodeNotServed(CodeError):
     Args:
         wanted: The code the message names.
         served: The code locations this worker serves.
+        near: Those of them that were loaded from the same module or file, under another name.
     """
 
-    def __init__(self, wanted: str, served: Sequence[str]) -> None:
+    def __init__(self, wanted: str, served: Sequence[str], near: Sequence[str] = ()) -> None:
+        hint = (
+            f" The same module or file is loaded as {', '.join(near)}: say --location-name with "
+            "-m or -f, or -w with the workspace of the webserver, so that the names are the same."
+            if near
+            else " Start a worker with that code location (-m, -f or -w), or give it a queue of "
+            "its own."
+        )
         super().__init__(
-            f"This worker does not serve {wanted}; it was started with {', '.join(served)}. "
-            "Start a worker with that code location (-m, -f or -w), or give it a queue of its own."
+            f"This worker does not serve {wanted}; it was started with {', '.join(served)}.{hint}"
         )
         self.wanted = wanted
         self.served = tuple(served)
+
+
+class AmbiguousCode(CodeError):
+    """A message names no code location, and several of this worker fit.
+
+    Args:
+        wanted: The code the message names.
+        candidates: The code locations that fit.
+    """
+
+    def __init__(self, wanted: str, candidates: Sequence[str]) -> None:
+        super().__init__(
+            f"The message names no code location, and {wanted} may be of any of "
+            f"{', '.join(candidates)}. Launch it from a workspace that names its location, or "
+            "give each of these locations a worker and a queue of its own."
+        )
+        self.wanted = wanted
+        self.candidates = tuple(candidates)
+
+
+class NotInLoadedCode(CodeError):
+    """A message names a job or a step that its code location did not have when it was loaded.
+
+    Args:
+        what: The job or the step.
+        location: Name of the code location.
+        loaded_at_s: When this worker loaded it, seconds since 1970.
+    """
+
+    def __init__(self, what: str, location: str, loaded_at_s: float) -> None:
+        since = datetime.fromtimestamp(loaded_at_s, timezone.utc)
+        super().__init__(
+            f"Code location {location!r} had no {what} when this worker loaded it, at "
+            f"{since:%Y-%m-%d %H:%M:%S} UTC. If its code is newer than that, restart the workers "
+            "that serve it: they load code once, when they start."
+        )
+        self.location = location
+        self.loaded_at_s = loaded_at_s
 
 
 class MissingServer(TaskiqKitError):

@@ -85,7 +85,9 @@ def _under(name: str, value: Any) -> Any:
 
 def _url(found: re.Match[str]) -> str:
     scheme, rest = found["scheme"], found["rest"]
-    if _DONE.match(rest) or _BARE.match(rest):  # a sentence passes here more than once, and may hold a later @
+    if _DONE.match(rest) or _BARE.match(
+        rest
+    ):  # a sentence passes here more than once, and may hold a later @
         return found[0]
     secret, at, host = rest.rpartition("@")
     user, colon, _ = secret.partition(":")

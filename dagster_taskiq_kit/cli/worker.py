@@ -81,7 +81,13 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
     type=WORKSPACE,
     help="workspace.yaml to serve.",
 )
-@click.option("--working-directory", help="Where -m and -f are resolved.")
+@click.option(
+    "--working-directory",
+    help="Where -m, -f and -w look for modules that name no folder (default: the current one).",
+)
+@click.option(
+    "--location-name", help="Name of the code location that the one -m or -f is in the webserver."
+)
 @click.option(
     "-l", "--loglevel", default="info", show_default=True,
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
@@ -104,6 +110,7 @@ def start(
     files: tuple[str, ...],
     workspaces: tuple[str, ...],
     working_directory: str | None,
+    location_name: str | None,
     loglevel: str,
     background: bool,
     app: str | None,
@@ -123,10 +130,10 @@ def start(
     os.environ["DAGSTER_TASKIQ_URL"] = settings.require_url()
     os.environ["DAGSTER_TASKIQ_NAMESPACE"] = settings.namespace
     with open_instance() as instance:
-        from .. import dagster_seam as seam
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
         from ..broker.worker_cards import default_worker_name
+        from ..code_targets import CodeTargets, code_locations
         from ..instance_pool import close_connections, instance_id
         from ..launcher import TaskiqRunLauncher
         from ..worker.forked_server import fork_servers
@@ -134,12 +141,11 @@ def start(
         from ..worker.options import WorkerOptions
         from ..worker.service import Worker
 
-        locations = seam.code_locations(
-            modules=modules,
-            files=files,
-            workspaces=workspaces,
-            working_directory=working_directory,
+        locations, not_served = code_locations(
+            CodeTargets(modules, files, workspaces, working_directory, location_name)
         )
+        for sentence in not_served:
+            logger.warning("%s", sentence)
         options = WorkerOptions(
             name=name or default_worker_name(),
             queues=[check_queue_option(queue, repeatable=True) for queue in queues]

@@ -19,7 +19,8 @@ from ..broker.connection import AsyncConnection
 from ..broker.records import Delivery
 from ..broker.scripts import Call
 from ..broker.worker_cards import Holding
-from ..errors import BrokerError, BrokerUnavailable, CodeNotServed, MessageError
+from ..code_matching import location_for
+from ..errors import BrokerError, BrokerUnavailable, CodeError, MessageError
 from ..messages import Message
 from ..settings import TaskiqSettings
 from ..states import Kind, State
@@ -158,7 +159,7 @@ class Deliveries:
         try:
             message = messages.decode(delivery.task_id, delivery.kind, delivery.payload)
             server = self._server_for(message)
-        except (MessageError, CodeNotServed) as error:
+        except (MessageError, CodeError) as error:
             logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
             await self._finish(held, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
@@ -212,10 +213,8 @@ class Deliveries:
         )
 
     def _server_for(self, message: Message) -> ForkServerClient:
-        for server in self._servers:
-            if server.serves(message.code):
-                return server
-        raise CodeNotServed(str(message.code), [server.location.name for server in self._servers])
+        served = [server.served() for server in self._servers]
+        return self._servers[location_for(message.code, served)]
 
     async def _follow(self, held: Held, server: ForkServerClient) -> None:
         assert held.execution is not None

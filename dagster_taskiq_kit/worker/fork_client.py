@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..code_matching import Served
 from ..dagster_seam import CodeLocation
 from ..errors import CodeLoadFailed
-from ..messages import CodeName, Message, kind_of
+from ..messages import Message, kind_of
 from .forked_server import ForkedServer
 from .leftovers import end_leftovers
 from .place import Place
@@ -174,13 +175,9 @@ class ForkServerClient:
         """Wait until it can take deliveries."""
         await self._ready.wait()
 
-    def serves(self, code: CodeName) -> bool:
-        """Return whether a message that names ``code`` is for this location."""
-        if code.location is not None and code.location == self.location.name:
-            return True
-        if code.location is None and code.pointer is None:
-            return code.job in self.tasks
-        return code.pointer in self.pointers
+    def served(self) -> Served:
+        """Return how messages can name this location."""
+        return Served(self.location.name, self.pointers, self.tasks)
 
     def begin(self, key: str, message: Message, place: Place) -> Execution:
         """Hand a message to a child.

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from typing import Any
 
+from .interpreter import environment_for
 from .process import become_child
 from .wire import Wire
 
@@ -60,6 +61,7 @@ class ColdMaker:
                 self._executable, "-m", "dagster_taskiq_kit.worker.server_process",
                 "child", str(control.fileno()), self._location,
             ],
+            env=environment_for(self._executable),
             pass_fds=[control.fileno()],
             start_new_session=True,
         )  # fmt: skip
@@ -88,8 +90,8 @@ def load(location: str) -> tuple[Any, Any, Any]:
     seam.write_compute_logs_without_mirror()
     rehearse()
     seam.keep_reconstructed_code()
-    code = seam.load_code(seam.CodeLocation(**json.loads(location)))
     instance = open_instance_through_outages()
+    code = seam.load_code(seam.CodeLocation(**json.loads(location)), instance)
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     write_events_shortly(instance)

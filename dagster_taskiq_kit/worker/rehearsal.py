@@ -1,5 +1,8 @@
 """One trivial step, executed before the first fork so that no child has to execute it first.
 
+Invariant: it touches nothing of the user's, reads no override from the environment, leaves the
+environment as it was, and stops no worker from starting.
+
 Lazy imports, compiled checks and definition caches that every step touches are then inherited, and
 so is the code that the interpreter has adapted to it: a child neither does that again nor copies
 the pages it would write to. It runs as a child's step does, on an ephemeral instance, and says
@@ -29,7 +32,8 @@ def _rehearsed_too(number: int) -> int:
     return number
 
 
-@dg.job
+# Named, not left to the default: that is the user's own where the environment says so.
+@dg.job(resource_defs={"io_manager": dg.fs_io_manager})
 def _rehearsal() -> None:
     _rehearsed_too(_rehearsed())
 
@@ -40,8 +44,11 @@ def rehearse() -> None:
     To be called before code is loaded: it changes what Dagster thinks is being loaded.
     """
     logging.disable(logging.CRITICAL)
+    environment = dict(os.environ)
     try:
         with (
+            # What it would have saved is done by the first step then.
+            contextlib.suppress(Exception),
             dg.DagsterInstance.ephemeral() as instance,
             open(os.devnull, "w") as nowhere,  # noqa: PTH123
             contextlib.redirect_stderr(nowhere),
@@ -49,6 +56,8 @@ def rehearse() -> None:
             for _ in range(_TIMES):
                 _execute_steps(instance)
     finally:
+        os.environ.clear()
+        os.environ.update(environment)
         logging.disable(logging.NOTSET)
 
 

@@ -17,6 +17,7 @@ import sys
 
 from ..errors import CodeLoadFailed
 from .forkserver import ForkServer
+from .interpreter import is_own
 from .makers import ColdMaker, WarmMaker, load
 from .process import FORK_SERVER, become_child, show_as, threads, when_parent_dies
 from .wire import PatientWire, Wire, pack
@@ -36,7 +37,7 @@ def be_server(worker: socket.socket, location: str, *, cold: bool = False) -> No
     show_as(FORK_SERVER)
     when_parent_dies(signal.SIGKILL)  # until it serves: an import can last for ever
     executable = json.loads(location)["executable"] or sys.executable
-    cold = cold or os.path.realpath(executable) != os.path.realpath(sys.executable)
+    cold = cold or not is_own(executable)
     maker = _cold_maker(worker, location, executable) if cold else _warm_maker(worker, location)
     if maker is not None:
         ForkServer(PatientWire(worker), maker).serve()

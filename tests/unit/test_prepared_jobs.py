@@ -15,6 +15,7 @@ from dagster._core.snowflake_partner import (
 )
 
 from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.code_targets import CodeTargets, code_locations
 from dagster_taskiq_kit.messages import CodeName
 from dagster_taskiq_kit.prepared_jobs import PreparedJobs
 
@@ -28,7 +29,7 @@ NOTHING_KNOWN = seam.KnownExecutionState()
 
 @pytest.fixture(scope="module")
 def code():
-    return seam.load_code(seam.code_locations(files=[str(CODE)])[0])
+    return seam.load_code(code_locations(CodeTargets(files=[str(CODE)]))[0][0])
 
 
 @pytest.fixture
@@ -276,7 +277,7 @@ def test_definitions_that_a_function_makes_are_made_once_for_all_jobs(monkeypatc
     monkeypatch.setattr(seam.ReconstructableRepository, "get_definition", original)  # given back
     seam.keep_reconstructed_code()
     file = CODE.with_name("made_by_function.py")
-    code = seam.load_code(seam.code_locations(files=[str(file)])[0])
+    code = seam.load_code(code_locations(CodeTargets(files=[str(file)]))[0][0])
     made = PreparedJobs()
     with dg.DagsterInstance.ephemeral() as instance:
         made.prepare(code, instance)
