@@ -8,7 +8,7 @@ renewal, a second look decides: who lives renews within ``renew_s``.
 import time
 from collections.abc import Collection
 
-from . import records
+from . import leases
 from .connection import SyncConnection
 from .worker_cards import WorkerCard, age_by_own_clock_s
 
@@ -36,11 +36,11 @@ def still_silent(connection: SyncConnection, doubted: Collection[str]) -> frozen
     Raises:
         BrokerUnavailable: The broker went away.
     """
-    first = connection.run(records.leases()).renewals
+    first = connection.run(leases.leases()).renewals
     left = frozenset(worker for worker in doubted if worker in first)
     deadline_s = time.monotonic() + _RENEWALS * connection.settings.renew_s
     while left and time.monotonic() < deadline_s:
         time.sleep(_POLL_S)
-        now = connection.run(records.leases()).renewals
+        now = connection.run(leases.leases()).renewals
         left = frozenset(worker for worker in left if now.get(worker) == first[worker])
     return left

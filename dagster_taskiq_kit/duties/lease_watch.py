@@ -10,7 +10,7 @@ its renewal was sent before the look that first saw it was answered.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..broker.records import Silent
+from ..broker.leases import Silent
 
 
 @dataclass(frozen=True)

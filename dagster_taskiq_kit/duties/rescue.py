@@ -24,9 +24,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from ..boot_time import boot_time_s
-from ..broker import records
+from ..broker import leases
 from ..broker.connection import AsyncConnection
-from ..broker.records import Silent
+from ..broker.leases import Silent
 from ..errors import BrokerUnavailable
 from ..settings import TaskiqSettings
 from .lease_watch import LeaseWatch, Look
@@ -73,24 +73,24 @@ class Rescue:
         # Who has had no contact for a lease may not have renewed either when the others could.
         if self._contact_s() < self._settings.lease_s:
             return
-        silent = self._watch.silent()[: records.MOST_RESCUED]
+        silent = self._watch.silent()[: leases.MOST_RESCUED]
         if silent:
             await self._rescue(silent, seen_at_ms)
 
     async def _look(self) -> int:
         sent_s = boot_time_s()
-        asking = self._connection.run(records.leases(), give_up_s=0)
+        asking = self._connection.run(leases.leases(), give_up_s=0)
         try:
-            leases = await asyncio.wait_for(asking, self._patience_s)
+            found = await asyncio.wait_for(asking, self._patience_s)
         except asyncio.TimeoutError:
             raise BrokerUnavailable(
                 self._connection.url, f"no answer to a look within {self._patience_s:g} s."
             ) from None
-        self._watch.saw(Look(sent_s, boot_time_s(), leases.renewals))
-        return leases.at_ms
+        self._watch.saw(Look(sent_s, boot_time_s(), found.renewals))
+        return found.at_ms
 
     async def _rescue(self, silent: Sequence[Silent], seen_at_ms: int) -> None:
-        call = records.rescue(silent, seen_at_ms, self._patience_s, self._settings.outcome_ttl_s)
+        call = leases.rescue(silent, seen_at_ms, self._patience_s, self._settings.outcome_ttl_s)
         taken = await self._connection.run(call, give_up_s=0)
         if taken is None:
             logger.warning(

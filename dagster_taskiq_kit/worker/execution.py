@@ -11,16 +11,14 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 from .. import messages
 from ..broker import records
 from ..broker.connection import AsyncConnection
 from ..broker.records import Delivery
-from ..broker.scripts import Call
 from ..broker.worker_cards import Holding
 from ..code_matching import location_for
-from ..errors import BrokerError, BrokerUnavailable, CodeError, MessageError
+from ..errors import BrokerError, CodeError, MessageError
 from ..messages import Message
 from ..settings import TaskiqSettings
 from ..states import Kind, State
@@ -28,15 +26,14 @@ from ..tags import TIMEOUT_TAG
 from .fork_client import ForkServerClient
 from .held import Held, death_in_words
 from .place import Place
+from .record_ends import RecordEnds
 from .wire import Packet
 from .witness import Executing
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 #: A run that is cancelled outlives the grace of its steps: it has to write how they ended.
 _RUN_OUTLIVES_STEPS_S = 5.0
-_INSIST_PAUSE_S = 1.0
 
 
 class Deliveries:
@@ -68,6 +65,7 @@ class Deliveries:
         self._servers = servers
         self._changed = changed
         self._run_killed = run_killed
+        self._ends = RecordEnds(worker_id, settings, connection)
         #: By owner token: the same message may be claimed again before its last process is gone.
         self._held: dict[str, Held] = {}
 
@@ -142,7 +140,7 @@ class Deliveries:
             return False
         older = held.forgotten.delivery
         restate = records.restate(older, self._worker_id, instead_of=held.delivery.token)
-        if await self._insist(restate) == "ok":
+        if await self._ends.insist(restate) == "ok":
             held.over = True
             return True
         self._abandon(held.forgotten)
@@ -161,7 +159,7 @@ class Deliveries:
             server = self._server_for(message)
         except (MessageError, CodeError) as error:
             logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
-            await self._finish(held, State.REFUSED, {"reason": str(error)}, dead=str(error))
+            await self._ends.finish(held, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
         held.message, held.server = message, server
         if not await self._is_served(held, server):
@@ -187,11 +185,11 @@ class Deliveries:
 
     async def _end_without_process(self, held: Held) -> None:
         if held.cancelled and not held.over:
-            await self._finish(held, State.CANCELLED, {"reason": "It had no process yet."})
+            await self._ends.finish(held, State.CANCELLED, {"reason": "It had no process yet."})
         elif not held.over:
             # Nothing is wrong with the message: code that does not import any more spends none of
             # its deliveries.
-            await self._requeue(held.delivery, "Its fork server did not start.", counts=False)
+            await self._ends.requeue(held.delivery, "Its fork server did not start.", counts=False)
 
     async def _end_process(self, held: Held) -> None:
         """Return when nothing of a delivery's process is left; it is killed if it still lives."""
@@ -251,7 +249,7 @@ class Deliveries:
     async def _allow(self, held: Held, server: ForkServerClient) -> None:
         """Ask the broker whether the body may begin, and tell its child."""
         delivery = held.delivery
-        verdict = await self._insist(
+        verdict = await self._ends.insist(
             records.begin(delivery.task_id, delivery.token, self._settings.outcome_ttl_s)
         )
         held.began = verdict == "ok"
@@ -262,29 +260,29 @@ class Deliveries:
 
     async def _end_as_reported(self, held: Held, packet: Packet) -> None:
         held.ending = True
-        await self._finish(held, State(packet["outcome"]), packet["detail"])
+        await self._ends.finish(held, State(packet["outcome"]), packet["detail"])
         held.over = True
 
     async def _end_without_report(self, held: Held, exit_code: int | None) -> None:
         delivery = held.delivery
         reason = death_in_words(exit_code)
         if held.cancelled:
-            await self._finish(held, State.CANCELLED, {"reason": reason})
+            await self._ends.finish(held, State.CANCELLED, {"reason": reason})
             if delivery.kind is Kind.RUN:
                 await asyncio.to_thread(self._run_killed, delivery.run_id)
         elif held.expired and held.began:
             reason = "Its worker could not renew its lease in time."
-            await self._finish(held, State.LOST, self._last_words(reason))
+            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
         elif held.expired or (held.given_back and (not held.began or delivery.kind is Kind.RUN)):
-            await self._requeue(delivery, reason, counts=False)
+            await self._ends.requeue(delivery, reason, counts=False)
         elif held.given_back:
             reason = "Its worker was shut down before it ended."
-            await self._finish(held, State.LOST, self._last_words(reason))
+            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
         elif held.began:
             reason = f"{held.limit or reason}{held.last_lines()}"
-            await self._finish(held, State.CRASHED, {"reason": reason, "exit_code": exit_code})
+            await self._ends.finish(held, State.CRASHED, {"reason": reason, "exit_code": exit_code})
         else:
-            await self._requeue(delivery, reason, counts=True)
+            await self._ends.requeue(delivery, reason, counts=True)
 
     # -- what others decide about it
 
@@ -357,50 +355,3 @@ class Deliveries:
             held.given_back = True
         # Dagster is not signalled: SIGTERM would make an executor stop its steps.
         held.send(signal.SIGKILL)
-
-    # -- transitions
-
-    async def _requeue(self, delivery: Delivery, reason: str, *, counts: bool) -> None:
-        await self._insist(
-            records.requeue(
-                delivery.task_id,
-                delivery.token,
-                reason,
-                self._settings.outcome_ttl_s,
-                counts=counts,
-            )
-        )
-
-    def _last_words(self, reason: str) -> dict[str, Any]:
-        return {"reason": reason, "worker": self._worker_id, "host": self._host, "gone": True}
-
-    async def _finish(
-        self, held: Held, outcome: State, detail: dict[str, Any], dead: str = ""
-    ) -> None:
-        delivery = held.delivery
-        finish = records.finish(
-            delivery.task_id,
-            delivery.token,
-            outcome,
-            detail,
-            self._settings.outcome_ttl_s,
-            dead_letter=dead,
-        )
-        # It may be that the broker forgot it since the last renewal.
-        if await self._insist(finish) == "revoked" and held.began:
-            restate = records.restate(delivery, self._worker_id)
-            if await self._insist(restate) == "ok":
-                await self._insist(finish)
-
-    async def _insist(self, call: Call[T]) -> T:
-        """Repeat a transition until the broker answers; it is idempotent, and ours to make.
-
-        Also where the broker refuses: its lease will end if that lasts, and the child with it.
-        """
-        while True:
-            try:
-                return await self._connection.run(call)
-            except BrokerError as error:
-                logger.warning("%s", error, extra={"action": "broker_away"})
-                if not isinstance(error, BrokerUnavailable):
-                    await asyncio.sleep(_INSIST_PAUSE_S)

@@ -14,14 +14,12 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
-import redis.exceptions
 
 from ..boot_time import boot_time_s
 from ..broker import worker_cards
-from ..broker.connection import AsyncConnection, blocking_client
+from ..broker.connection import AsyncConnection
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..duties.heartbeat import Heartbeat
@@ -41,12 +39,12 @@ from .forked_server import ForkedServer
 from .lanes import LaneReceiver
 from .memory import used_mib
 from .options import MEMORY_OPTION, WorkerOptions
+from .orders import Orders
 from .storage_marker import read_marker
 from .witness import Witness
 
 logger = logging.getLogger(__name__)
 
-_ORDERS_WAIT_MS = 2_000
 _CANCEL_AGAIN_S = 0.2
 _LINES = {"steps": (Kind.STEP, Kind.TASK), "runs": (Kind.RUN,)}
 
@@ -121,13 +119,14 @@ class Worker:
             self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed,
             self._report_canceled,
         )  # fmt: skip
+        self._orders = Orders(self.worker_id, self._settings, self._deliveries, self._stop.set)
         self._heartbeat = Heartbeat(
             AsyncConnection(self._settings),
             self._settings,
             instance_id(self._instance),
             self._card,
             self._deliveries.holdings,
-            self._obey,
+            self._orders.obey,
             self._vouch,
         )
         try:
@@ -159,7 +158,7 @@ class Worker:
         )
         background = [
             asyncio.create_task(self._renew()),
-            asyncio.create_task(self._hear_orders()),
+            asyncio.create_task(self._orders.hear()),
             asyncio.create_task(self._watch_memory()),
             *(asyncio.create_task(self._do(duty)) for duty in self._duties()),
         ]
@@ -335,37 +334,6 @@ class Worker:
             except BrokerUnavailable as error:
                 logger.warning("%s", error, extra={"action": "broker_away"})
                 await asyncio.sleep(1)
-
-    async def _hear_orders(self) -> None:
-        """Obey orders as they are given; the heartbeat repeats what is missed here."""
-        client = blocking_client(self._settings)
-        stream = self._transitions.keys.name("orders", self.worker_id)
-        last_id = "0-0"
-        while True:
-            try:
-                answer: Any = await asyncio.wait_for(
-                    client.xread({stream: last_id}, block=_ORDERS_WAIT_MS),
-                    _ORDERS_WAIT_MS / 1000 + self._settings.command_timeout_s,
-                )
-            except (redis.exceptions.RedisError, OSError, asyncio.TimeoutError):
-                await asyncio.sleep(0.5)
-                continue
-            for _, entries in answer or []:
-                for entry_id, fields in entries:
-                    last_id = entry_id
-                    if fields[b"order"] == b"drain":
-                        self._stop.set()
-                    else:
-                        await self._obey(fields[b"id"].decode(), fields[b"order"].decode())
-
-    async def _obey(self, task_id: str, order: str) -> None:
-        logger.info("Order %s for %s.", order, task_id, extra={"action": order, "task_id": task_id})
-        if order == "revoked":
-            self._deliveries.revoke(task_id)
-        elif order == "forgotten":
-            await self._deliveries.restate(task_id)
-        else:
-            self._deliveries.cancel(task_id)
 
     # -- what others see of it
 

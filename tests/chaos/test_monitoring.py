@@ -8,8 +8,8 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 
 from dagster_taskiq_kit import messages
-from dagster_taskiq_kit.broker import records, worker_cards
-from dagster_taskiq_kit.broker.records import Silent
+from dagster_taskiq_kit.broker import leases, records, worker_cards
+from dagster_taskiq_kit.broker.leases import Silent
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import BrokerUnavailable
 from dagster_taskiq_kit.states import Kind, State
@@ -90,9 +90,9 @@ def test_the_health_of_a_run_is_what_its_record_says(chaos: Chaos, broker: OwnBr
     )
     for part in ("puppet-1", "puppet-host", "4711", "not heard for"):
         assert part in debug
-    seen = chaos.fleet.broker.run(records.leases())
+    seen = chaos.fleet.broker.run(leases.leases())
     silent = [Silent(worker, renewal, 3) for worker, renewal in seen.renewals.items()]
-    rescued = chaos.fleet.broker.run(records.rescue(silent, seen.at_ms, 60, DAY_S))
+    rescued = chaos.fleet.broker.run(leases.rescue(silent, seen.at_ms, 60, DAY_S))
     assert [(each.task_id, each.state) for each in rescued] == [
         (messages.run_task_id(run_id, 0), State.LOST)
     ]

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from record_checks import PAYLOAD, AgreesWithTheModel
 from record_model import LANES, MESSAGES, QUEUES, RUNS, WORKERS, Modelled
 
-from dagster_taskiq_kit.broker import dead_letters, readings, records, worker_cards
+from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, worker_cards
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits, Silent
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import UnfitServer
@@ -348,7 +348,7 @@ class RecordMachine(AgreesWithTheModel):
     @rule()
     def look_at_renewals(self):
         """What a rescuer sees, which may be old when it acts by it."""
-        seen = self.connection.run(records.leases())
+        seen = self.connection.run(leases.leases())
         assert set(seen.renewals) == self.model.leases
         self.looks.append((seen, {w: self.model.renewals[w] for w in seen.renewals}))
 
@@ -365,7 +365,7 @@ class RecordMachine(AgreesWithTheModel):
         if late:
             at_ms += -LONG_S * 1000 if late == "stuck on its way" else LONG_S * 1000
             most_s = LONG_S / 2
-        answer = self.call(records.rescue(silent, at_ms, most_s, DAY_S), lambda first: first and [])
+        answer = self.call(leases.rescue(silent, at_ms, most_s, DAY_S), lambda first: first and [])
         if late:
             assert answer is None
             return
