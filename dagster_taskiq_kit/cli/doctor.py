@@ -46,9 +46,12 @@ def doctor(workspaces: tuple[str, ...], as_json: bool, migrate: str | None, **br
         click.echo(migrated(migrate))
         return
     with connect(broker) as connection, open_instance() as instance:
+        from ..broker.guards import check_instance
         from ..doctor import examine
+        from ..instance_pool import instance_id
         from ..loaded_locations import loaded_locations
 
+        check_instance(connection, instance_id(instance))
         with _code_servers_log_to_stderr():
             code = loaded_locations(instance, workspaces) if workspaces else None
         snapshot = read_snapshot(connection)

@@ -16,6 +16,7 @@ from ..broker.connection import SyncConnection
 from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..errors import BrokerError, TaskiqKitError, WaitedTooLong
+from ..health.findings import start_worker
 from ..health.snapshot import read_snapshot
 from ..inline_runs import launched_inline
 from ..messages import run_task_id
@@ -193,7 +194,7 @@ class Reconcile:
                     self._say_by_id(
                         run_id,
                         f"No live worker serves queue {name!r}, in which work of this run waits. "
-                        f"Start one with `dagster-taskiq worker start -q {name}`.",
+                        f"{start_worker(name)}",
                     )
         for run_id, name in noted.all():
             if name in served and noted.forget(run_id, name):
