@@ -127,7 +127,6 @@ __all__ = [
     "ConfigurableClassData",
     "DagsterEventType",
     "DagsterExecutionInterruptedError",
-    "DagsterExecutionStepNotFoundError",
     "DagsterRun",
     "DefaultRunLauncher",
     "EngineEventData",
@@ -245,17 +244,6 @@ class LoadedCode:
         return sorted({pointer_name(repo.pointer) for repo in self.repositories.values()})
 
 
-def _look_for_modules_as_a_code_server() -> None:
-    """Have the current folder first on the path, as ``python -m dagster`` has it.
-
-    A console script has its own folder there. Dagster takes the first entry for the script's, puts
-    the location's folder in its place while it loads, and what a step imports later is found as in
-    a process of Dagster's.
-    """
-    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
-        sys.path[0] = str(Path.cwd())
-
-
 def _if_it_takes_them(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
     """Return those of the arguments that came later than our oldest Dagster and are there."""
     known = inspect.signature(function).parameters
@@ -274,7 +262,10 @@ def load_code(location: CodeLocation, instance: dg.DagsterInstance | None = None
         CodeLoadFailed: The user's code raised; carries its traceback.
     """
     origin = deserialize_value(location.origin, LoadableTargetOrigin)
-    _look_for_modules_as_a_code_server()
+    if not getattr(sys.flags, "safe_path", False):
+        # As `python -m dagster` has it, which a code server is. While code is loaded, Dagster puts
+        # its folder in the place of this one; a step finds here what it imports later.
+        sys.path[0] = str(Path.cwd())
     os.environ.update(get_env_var_dict(str(Path.cwd())))
     if instance is not None:
         instance.inject_env_vars(location.name)
@@ -564,6 +555,10 @@ def noticing_config_functions() -> Generator[list[object], None, None]:
         configured._invoke_user_config_fn = invoke
 
 
+class StepNotThere(BaseException):
+    """The job has no such step; no Exception, which Dagster's body calls a framework error."""
+
+
 @contextlib.contextmanager
 def _planned_once(find_plan: FindPlan) -> Generator[None, None, None]:
     """Make Dagster's body of a step resolve its run's config once, and plan with ``find_plan``.
@@ -598,7 +593,14 @@ def _planned_once(find_plan: FindPlan) -> Generator[None, None, None]:
                 return found[0]
         return plan_anew(job, **arguments)
 
-    bodies.create_execution_plan, resolved_config.build = plan, staticmethod(resolve)
+    def plan_of_steps_there(job: ReconstructableJob, **arguments: Any) -> ExecutionPlan:
+        try:
+            return plan(job, **arguments)
+        except DagsterExecutionStepNotFoundError as error:
+            raise StepNotThere from error
+
+    bodies.create_execution_plan = plan_of_steps_there
+    resolved_config.build = staticmethod(resolve)
     try:
         yield
     finally:
@@ -666,6 +668,9 @@ def step_events(
 
     The attempt is verified against the event log first (Dagster's ``verify_step``): an attempt that
     was started before yields no STEP_START.
+
+    Raises:
+        StepNotThere: The job, as it was loaded here, has no such step.
     """
     if run.job_code_origin is None:
         # It was created in the process that holds its job; Dagster's body wants one of some kind.

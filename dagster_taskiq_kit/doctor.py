@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
+from .code_matching import Served, is_served
 from .database_connections import most_database_connections
 from .health.findings import Finding, Severity, counted, first_few
 from .health.rules import judge
@@ -175,13 +176,14 @@ def _connections(instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[F
 
 
 def _locations(snapshot: Snapshot, locations: Sequence[str]) -> Iterator[Finding]:
-    served = {name for worker in snapshot.live_workers for name in worker.card.locations}
-    missing = sorted(set(locations) - served)
+    served = [Served(name) for worker in snapshot.live_workers for name in worker.card.locations]
+    missing = sorted(name for name in set(locations) if not is_served(name, served))
     yield _finding(
         "code_locations", Severity.ERROR if missing else Severity.OK,
         f"No live worker serves code location {first_few(missing)}." if missing
         else "Every code location of the workspace is served.",
-        "Start a worker with it: -w WORKSPACE, -m MODULE or -f FILE." if missing else "",
+        "Start a worker with it under that name: -w WORKSPACE, or -m MODULE or -f FILE with "
+        "--location-name." if missing else "",
     )  # fmt: skip
 
 

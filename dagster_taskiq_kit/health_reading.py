@@ -14,7 +14,8 @@ from .errors import BrokerError
 from .health.findings import Finding
 from .health.rules import judge, judge_absence
 from .health.snapshot import Snapshot, read_snapshot
-from .run_health import RunHealth, judge_runs, read_run_health
+from .run_health import RunHealth, read_run_health
+from .run_verdict import judge_runs
 from .settings import TaskiqSettings
 
 #: A check that somebody waits for, and a sensor's tick, give up on the broker after this.

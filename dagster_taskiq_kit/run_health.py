@@ -15,11 +15,13 @@ import dagster as dg
 from . import dagster_seam as seam
 from .broker import readings
 from .broker.connection import SyncConnection
+from .broker.guards import check_instance
 from .broker.readings import Record
 from .broker.waiting_notes import WaitingNotes
-from .health.findings import FEW, Finding, Severity, counted, duration
+from .health.findings import duration, start_worker
 from .health.snapshot import Snapshot, WorkerReading
 from .inline_runs import launched_inline
+from .instance_pool import instance_id
 from .launcher import TaskiqRunLauncher
 from .messages import run_task_id
 from .settings import TaskiqSettings
@@ -135,7 +137,7 @@ def read_run_health(
             because one step may take days.
 
     Raises:
-        BrokerError: The broker went away meanwhile.
+        BrokerError: The broker went away meanwhile, or its namespace is another instance's.
     """
     now_s = time.time()
     # Those that somebody should execute come first: thousands may wait in Dagster's own queue.
@@ -155,6 +157,7 @@ def read_run_health(
     }
     if snapshot is None:
         return RunHealth(counts, oldest_s, known=False)
+    check_instance(connection, instance_id(instance))
     looking = _Looking(instance, connection, snapshot, no_progress_s)
     active = [each for each in runs if each.run.status in ACTIVE]
     stuck = list(itertools.islice(looking.stuck(active), MOST_STUCK))
@@ -207,7 +210,7 @@ class _Looking:
                 Cause.UNSERVED,
                 self._settings.unserved_note_s,
                 f"Work of it waits in queue {queue!r}, from which no live worker takes any.",
-                f"Start one: `dagster-taskiq worker start -q {queue}`.",
+                start_worker(queue),
             )
         if each.run.status in (STATUS.STARTING, STATUS.STARTED) and self._ours:
             record = next((records[m] for m in each.messages if records.get(m)), None)
@@ -370,31 +373,3 @@ def _was_said(each: _Open, cause: Cause, resumes: int) -> bool:
 
 def _is_run(message: str) -> bool:
     return message.startswith(f"{Kind.RUN.value}:")
-
-
-def judge_runs(health: RunHealth) -> Finding:
-    """Return the verdict on Dagster's open runs."""
-    numbers: dict[str, float | int] = {
-        "stuck_runs": len(health.stuck),
-        **{f"{status.lower()}_runs": count for status, count in health.counts.items()},
-    }
-    said = ", ".join(f"{count} {status}" for status, count in health.counts.items() if count)
-    sentence = f"Open runs: {said or 'none'}."
-    severity, remedy = Severity.OK, ""
-    if not health.known:
-        severity = Severity.WARN
-        sentence += " Whether any is stuck is not known: the broker does not answer."
-        remedy = "See the check `reachable`."
-    elif health.stuck:
-        severity = Severity.ERROR
-        named = " ".join(f"{each.name}: {each.sentence}" for each in health.stuck[:FEW])
-        sentence = f"Stuck: {counted(len(health.stuck), 'run')}. {named} {sentence}"
-        remedy = " ".join(sorted({each.remedy for each in health.stuck}))
-    elif health.overlooked > 0:
-        severity = Severity.WARN
-        sentence += f" The oldest {health.looked_at} were looked at, {health.overlooked} were not."
-        remedy = "Look at the newest ones yourself, or limit how many runs are begun at once."
-    return Finding(
-        "runs", "no_stuck_runs", severity, sentence, remedy, numbers, "error > 0 stuck",
-        known=health.known,
-    )  # fmt: skip

@@ -73,18 +73,42 @@ def check_broker(connection: SyncConnection, instance_id: str) -> None:
     check_server(connection.url, *_said_of_itself(connection))
     owner, schema = connection.run(bind_namespace(instance_id))
     namespace = connection.settings.namespace
-    if owner != instance_id:
-        raise WrongInstance(
-            connection.url,
-            f"namespace {namespace!r} belongs to Dagster instance {owner}, and this is instance "
-            f"{instance_id}. Give each instance a namespace of its own (setting `namespace`, or "
-            "DAGSTER_TASKIQ_NAMESPACE), or point DAGSTER_HOME at the right instance.",
-        )
+    _check_owner(connection, owner, instance_id)
     if schema > SCHEMA_VERSION:
         raise WrongInstance(
             connection.url,
             f"namespace {namespace!r} is written in schema {schema} and this release knows "
             f"{SCHEMA_VERSION}. Update dagster-taskiq-kit here.",
+        )
+
+
+def check_instance(connection: SyncConnection, instance_id: str) -> None:
+    """Check that a namespace is of this Dagster instance, before anybody judges one by the other.
+
+    It binds nothing: a namespace that no instance has is nobody else's.
+
+    Args:
+        connection: The broker.
+        instance_id: The run storage id of the Dagster instance.
+
+    Raises:
+        WrongInstance: The namespace belongs to another instance.
+        BrokerUnavailable: No answer.
+    """
+    key = connection.keys.name("instance")
+    owner = connection.attempt(lambda: connection.client.get(key))
+    if owner is not None:
+        _check_owner(connection, text(owner), instance_id)
+
+
+def _check_owner(connection: SyncConnection, owner: str, instance_id: str) -> None:
+    if owner != instance_id:
+        raise WrongInstance(
+            connection.url,
+            f"namespace {connection.settings.namespace!r} belongs to Dagster instance {owner}, and "
+            f"this is instance {instance_id}. Give each instance a namespace of its own (setting "
+            "`namespace`, or DAGSTER_TASKIQ_NAMESPACE), or point DAGSTER_HOME at the right "
+            "instance.",
         )
 
 

@@ -65,9 +65,12 @@ def doctor(
         say({"namespace": settings.namespace, "rules": rules}, said, as_json=as_json)
         return
     with connect(broker) as connection, open_instance() as instance:
+        from ..broker.guards import check_instance
         from ..doctor import examine
+        from ..instance_pool import instance_id
         from ..loaded_locations import loaded_locations
 
+        check_instance(connection, instance_id(instance))
         with _code_servers_log_to_stderr():
             code = loaded_locations(instance, workspaces) if workspaces else None
         snapshot = read_snapshot(connection)

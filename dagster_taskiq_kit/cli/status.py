@@ -88,7 +88,8 @@ def _runs(
 ) -> Sequence[Finding]:
     if instance is None:
         return []
-    from ..run_health import judge_runs, read_run_health
+    from ..run_health import read_run_health
+    from ..run_verdict import judge_runs
 
     no_progress_s = snapshot.judging.get("no_progress_s")
     return [

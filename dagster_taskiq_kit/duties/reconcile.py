@@ -18,6 +18,7 @@ from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..errors import BrokerError, TaskiqKitError, WaitedTooLong
 from ..first_seen import FirstSeen
+from ..health.findings import start_worker
 from ..health.snapshot import Snapshot, read_snapshot
 from ..inline_runs import launched_inline
 from ..messages import run_task_id
@@ -288,5 +289,5 @@ def _unserved_in_words(queue: str, snapshot: Snapshot) -> str:
         )
     return (
         f"No live worker serves queue {queue!r}, in which work of this run waits. "
-        f"Start one with `dagster-taskiq worker start -q {queue}`."
+        f"{start_worker(queue)}"
     )

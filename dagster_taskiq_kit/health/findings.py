@@ -102,6 +102,14 @@ def first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + more
 
 
+def start_worker(queue: str) -> str:
+    """Return what to do where no worker serves a queue; true in any folder, not that of code."""
+    return (
+        f"Start one: `dagster-taskiq worker start -q {queue} -w WORKSPACE`, with the path of the "
+        "workspace.yaml that has its code."
+    )
+
+
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, in the plural where it is not one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

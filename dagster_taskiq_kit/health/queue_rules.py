@@ -7,7 +7,15 @@ only while something waits in it.
 from collections.abc import Callable, Sequence
 
 from ..settings import TaskiqSettings
-from .findings import Finding, Severity, counted, duration, queue_subject, watched_queues
+from .findings import (
+    Finding,
+    Severity,
+    counted,
+    duration,
+    queue_subject,
+    start_worker,
+    watched_queues,
+)
 from .snapshot import QueueReading, Snapshot
 
 #: A queue whose oldest message waits for this many times its objective is an ERROR.
@@ -66,7 +74,7 @@ def _has_live_worker(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSe
         said = " and ".join(f"{lane}s" for lane in lanes)
         sentence += f" None of them has slots for {said}."
     if missing:
-        remedy = f"Start one: `dagster-taskiq worker start -q {queue.name}`."
+        remedy = start_worker(queue.name)
     if queue.paused:
         sentence += " The queue is paused: nothing is handed out."
         remedy += f" Go on with `dagster-taskiq queue resume {queue.name}`."
@@ -118,7 +126,7 @@ def _more_workers(queue: QueueReading, snapshot: Snapshot) -> str:
         return f"The queue is paused: `dagster-taskiq queue resume {queue.name}`."
     servers = snapshot.servers_of(queue.name)
     if not servers:
-        return f"No live worker serves it: `dagster-taskiq worker start -q {queue.name}`."
+        return f"No live worker serves it. {start_worker(queue.name)}"
     return f"Served by {counted(len(servers), 'live worker')}: start more, or give them more slots."
 
 

@@ -111,6 +111,7 @@ class Fleet:
         run_slots: int = 2,
         wait: bool = True,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "dagster_taskiq_kit"),
     ) -> subprocess.Popen[Any]:
         """Start a worker.
 
@@ -121,6 +122,7 @@ class Fleet:
             run_slots: Runs at once.
             wait: Whether to wait until it is ready.
             environment: What its environment has beyond the fleet's.
+            program: What is started.
 
         Raises:
             FleetError: It ended, or was not ready in time; with what it said.
@@ -131,7 +133,7 @@ class Fleet:
         options = ["--name", f"worker-{number}", "--slots", str(slots)]
         options += ["--run-slots", str(run_slots)]
         options += [part for queue in queues for part in ("-q", queue)]
-        command = [sys.executable, "-m", "dagster_taskiq_kit", "worker", "start"]
+        command = [*program, "worker", "start"]
         with log.open("wb") as output:
             worker = self._group.start(
                 [*command, *options, *arguments],

@@ -18,7 +18,7 @@ import dagster as dg
 from .. import dagster_seam as seam
 from ..broker.connection import expect_to_be_let_in
 from ..database_outages import open_instance_through_outages
-from ..errors import CodeError
+from ..errors import CodeError, NotInLoadedCode
 from ..instance_pool import connect_ahead, know_shard
 from ..messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ..prepared_jobs import PreparedJobs
@@ -168,7 +168,11 @@ def _execute(
         job = code.job(message.code)
         if isinstance(message, StepMessage):
             seam.say_where_steps_run(str(place), place.metadata())
-            return _execute_step(prepared, instance, run, message, job, wire)
+            try:
+                return _execute_step(prepared, instance, run, message, job, wire)
+            except seam.StepNotThere:
+                what = f"step {message.step_key!r} in job {message.code.job!r}"
+                raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
         return _execute_run(instance, run, message, job, place, wire)
 
 

@@ -13,7 +13,8 @@ import pytest
 from dagster_taskiq_kit import run_health
 from dagster_taskiq_kit.health.findings import Severity
 from dagster_taskiq_kit.messages import step_task_id
-from dagster_taskiq_kit.run_health import Cause, StuckRun, judge_runs, read_run_health
+from dagster_taskiq_kit.run_health import Cause, StuckRun, read_run_health
+from dagster_taskiq_kit.run_verdict import judge_runs
 from dagster_taskiq_kit.stuck_runs import StuckRunActions, StuckRunPolicy
 from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
 
