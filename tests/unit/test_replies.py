@@ -30,7 +30,7 @@ def test_what_can_pass_is_waited_for(code, line):
     assert meaning(error) is BrokerUnavailable
 
 
-@pytest.mark.parametrize("code", REFUSED)
+@pytest.mark.parametrize("code", sorted(REFUSED))
 def test_who_was_never_let_in_is_refused_and_who_was_waits(code):
     error = answered(f"{code} invalid username-password pair or user is disabled.")
     assert meaning(error) is BrokerRefused
