@@ -22,7 +22,8 @@ from record_checks import PAYLOAD, AgreesWithTheModel
 from record_model import LANES, MESSAGES, QUEUES, RUNS, WORKERS, Modelled
 
 from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, worker_cards
-from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits, Silent
+from dagster_taskiq_kit.broker.leases import Silent
+from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import UnfitServer
 from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, Kind, State, band_of_priority
