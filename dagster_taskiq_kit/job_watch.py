@@ -182,8 +182,8 @@ class JobWatch:
                 key,
                 record.queue,
                 (record.worker or "-").rpartition("-")[0] or "-",
-                (claimed_ms - record.queued_at_ms) / 1000,
-                ((record.ended_at_ms or began_ms) - began_ms) / 1000,
+                max(0, claimed_ms - record.queued_at_ms) / 1000,
+                max(0, (record.ended_at_ms or began_ms) - began_ms) / 1000,
                 record.state.value,
             )
 

@@ -100,7 +100,7 @@ class Memory:
             if each.severity != each.reported and not each.doubts
         }
         last = {subject: self.reported_at_s.get(subject, 0.0) for subject in subjects}
-        late = [s for s in subjects if s in changed or now_s - last[s] >= every_s]
+        late = [s for s in subjects if s in changed or not 0 <= now_s - last[s] < every_s]
         return sorted(late, key=lambda subject: (subject not in changed, last[subject]))
 
     def reported(self, subject: str, findings: Iterable[Finding], now_s: float) -> None:

@@ -4,7 +4,9 @@
 -- Atomic so that two sensors that tick at once do not both think that they have it.
 local who, lease_ms = ARGV[1], ARGV[2]
 local holder = redis.call('GET', key.watch())
-if holder and holder ~= who then return holder end
+-- A last tick in the future: the clock was set back, and with it the end of the holder's lease.
+local set_back = tonumber(redis.call('GET', key.watched()) or 0) > now_ms()
+if holder and holder ~= who and not set_back then return holder end
 redis.call('SET', key.watch(), who, 'PX', lease_ms)
 redis.call('SET', key.watched(), int(now_ms()))
 redis.call('DEL', key.objectives())
