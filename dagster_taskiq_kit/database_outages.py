@@ -36,8 +36,16 @@ _LIVELINESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # ms
 }
-#: SQLSTATEs of a server that stops, crashes, starts, or closes an idle session.
-_GOING = {"57P01", "57P02", "57P03", "57P05"}
+#: SQLSTATEs by which a server says "not now" (PostgreSQL's manual, appendix A). What it refused so
+#: it has not done, and its transaction is rolled back before it is asked again.
+_NOT_NOW = {
+    "25006",  # read-only: a failover
+    "40001", "40P01",  # it chose this transaction to give way to another
+    "53000", "53100", "53200", "53300", "53400",  # disk, memory, connections, a limit of its own
+    "55P03",  # a lock was not to be had in time
+    "57P01", "57P02", "57P03", "57P05",  # it stops, crashes, starts, or closes an idle session
+    "58000", "58030",  # its disk failed
+}  # fmt: skip
 
 _IMPATIENT = contextvars.ContextVar("impatient", default=False)
 
@@ -156,7 +164,7 @@ def _broke(error: BaseException, engine: Any) -> bool:
     if isinstance(error, exc.TimeoutError):
         return True  # other threads of this process wait for the same outage
     if isinstance(error, exc.DBAPIError):
-        return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _GOING
+        return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _NOT_NOW
     if type(error).__name__ == "DagsterPostgresException" and error.__cause__ is not None:
         return _broke(error.__cause__, engine) or _is_of_an_outage(error)
     # A connection that is only being set up raises the driver's own error.

@@ -13,8 +13,7 @@ it wakes by a sleep and cannot resume from a skip, a delayed retry or a full poo
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -24,13 +23,15 @@ from .attempts import ENDINGS, STEP_ENDS, InFlight, Limits
 from .broker import readings, records
 from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
-from .errors import BrokerUnavailable, OlderWorkers, WaitedTooLong
+from .broker_outages import BrokerOutages
+from .errors import BrokerUnavailable, WaitedTooLong
 from .instance_pool import pooled_connections
 from .replayable_execution import ReplayableExecution
 from .run_log import STEP_STARTS, WORKER_LOST, RunLog
 from .settings import TaskiqSettings
 from .states import OWNED, State
 from .step_submission import StepSubmission
+from .stored_outputs import StoredOutputs
 from .wake_up import WakeUp
 
 #: How long a missed ring of the bell can cost.
@@ -79,7 +80,8 @@ class Orchestrator:
         #: Messages whose step has ended and whose process has not: hooks run after the end.
         self._leaving: set[str] = set()
         self._check_at_s = time.monotonic() + SLOW_POLL_S
-        self._said_of_older = ""
+        self._outages = BrokerOutages(self._broker, self._run.run_id, self._wake_up, self._say)
+        self._stored = StoredOutputs(self._step)
         self._active: ReplayableExecution
 
     def execute(self) -> Iterator[dg.DagsterEvent]:
@@ -138,12 +140,17 @@ class Orchestrator:
         prior = list(self._log.new_entries())
         yield from (entry.event for entry in prior)
         starts = {e.event.step_key: e.position for e in prior if e.event.event_type in STEP_STARTS}
-        for step in self._active.replay((entry.event, entry.timestamp_s) for entry in prior):
+        stored = (
+            (event, entry.timestamp_s)
+            for entry in prior
+            for event in self._stored.pass_on(entry.event)
+        )
+        for step in self._active.replay(stored):
             attempt = self._active.retry_state.get_attempt_count(step.key) + 1
             flight = self._in_flight[step.key] = InFlight(
                 step, self._task_id(step, attempt), attempt, starts.get(step.key, 0)
             )
-            record = self._through_outages(lambda: readings.fetch(self._broker, flight.task_id))  # noqa: B023
+            record = self._outages.through(lambda: readings.fetch(self._broker, flight.task_id))  # noqa: B023
             if record is not None:
                 flight.take(record)
             elif not self._log.has_begun(step.key):
@@ -177,7 +184,7 @@ class Orchestrator:
         try:
             rings = self._bell.wait(patience_s, self._wake_up.descriptors())
         except BrokerUnavailable as error:
-            self._wait_out(error)
+            self._outages.wait_out(error)
             return
         self._wake_up.clear()
         by_task = {flight.task_id: flight for flight in self._in_flight.values()}
@@ -200,38 +207,9 @@ class Orchestrator:
     def _forget_the_gone(self) -> None:
         """Wait no longer for processes that nobody owns: their ring was missed."""
         for task_id in list(self._leaving):
-            record = self._through_outages(lambda: readings.fetch(self._broker, task_id))  # noqa: B023
+            record = self._outages.through(lambda: readings.fetch(self._broker, task_id))  # noqa: B023
             if record is None or record.state not in OWNED:
                 self._leaving.discard(task_id)
-
-    def _wait_out(self, error: BrokerUnavailable) -> None:
-        """Wait until the broker is back; an outage of the broker fails no run."""
-        self._say(f"{error} Waiting for it; steps that run go on.")
-        # A server that loads, fails over or is full answers a ping; it is back when it can write.
-        write = records.take_turn("probe", self._run.run_id)
-        while not seam.check_captured_interrupt():
-            try:
-                self._broker.run(write, give_up_s=0)
-            except BrokerUnavailable:
-                self._wake_up.wait(_PROBE_S)
-            else:
-                self._say("The broker is back.")
-                return
-        raise seam.DagsterExecutionInterruptedError
-
-    def _through_outages(self, ask: Callable[[], Any]) -> Any:
-        while True:
-            try:
-                return ask()
-            except OlderWorkers as error:
-                if str(error) != self._said_of_older:
-                    self._say(str(error))
-                self._said_of_older = str(error)
-                self._wake_up.wait(_PROBE_S)
-                if seam.check_captured_interrupt():
-                    raise seam.DagsterExecutionInterruptedError from error
-            except BrokerUnavailable as error:
-                self._wait_out(error)
 
     # -- the log
 
@@ -260,7 +238,7 @@ class Orchestrator:
             if flight is None:
                 self._say_stale(event)
                 return
-            self._active.handle_event(event)
+            self._pass_on(event)
             del self._in_flight[flight.step.key]
             if flight.ring is None:
                 self._leaving.add(flight.task_id)
@@ -270,11 +248,20 @@ class Orchestrator:
             flight.position = self._log.position
         elif event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             flight.outputs += 1
-            self._active.handle_event(event)
+            self._pass_on(event)
+        elif event.event_type is dg.DagsterEventType.HANDLED_OUTPUT:
+            self._pass_on(event)
         elif event.is_resource_init_failure:
             error = getattr(event.engine_event_data, "error", None)
             if error is not None:
                 self._close(flight, error)
+
+    def _step(self, key: str) -> seam.ExecutionStep:
+        return self._active.get_step_by_key(key)
+
+    def _pass_on(self, event: dg.DagsterEvent) -> None:
+        for each in self._stored.pass_on(event):
+            self._active.handle_event(each)
 
     # -- steps
 
@@ -289,7 +276,7 @@ class Orchestrator:
 
     def _hand_out(self, flight: InFlight) -> None:
         known_state = self._active.get_known_state()
-        self._through_outages(lambda: self._submission.submit(flight, known_state))
+        self._outages.through(lambda: self._submission.submit(flight, known_state))
 
     def _check_records(self) -> None:
         """Look for what the bell did not say, because it was missed or the broker forgot it."""
@@ -297,7 +284,7 @@ class Orchestrator:
             return
         self._check_at_s = time.monotonic() + SLOW_POLL_S
         waiting = [flight for flight in self._in_flight.values() if flight.ring is None]
-        found = self._through_outages(
+        found = self._outages.through(
             lambda: readings.fetch_all(self._broker, [flight.task_id for flight in waiting])
         )
         for flight in waiting:
@@ -360,7 +347,7 @@ class Orchestrator:
         if not any(ring.state is State.CANCELLED for ring in rings):
             return False
         run_id = self._run.run_id
-        cancelled = self._through_outages(lambda: readings.cancelled_runs(self._broker, [run_id]))
+        cancelled = self._outages.through(lambda: readings.cancelled_runs(self._broker, [run_id]))
         return run_id in cancelled
 
     def _interrupt(self) -> Iterator[dg.DagsterEvent]:

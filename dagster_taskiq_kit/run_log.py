@@ -26,7 +26,11 @@ _ENDS = {
     dg.DagsterEventType.STEP_FAILURE,
     dg.DagsterEventType.STEP_UP_FOR_RETRY,
 }
-_DECISIVE = {dg.DagsterEventType.STEP_OUTPUT, *_ENDS}
+_DECISIVE = {
+    dg.DagsterEventType.STEP_OUTPUT,
+    dg.DagsterEventType.HANDLED_OUTPUT,
+    *_ENDS,
+}
 _TELLING = {*_DECISIVE, *STEP_STARTS}
 
 

@@ -67,7 +67,10 @@ def read_integer(tags: Mapping[str, str], name: str, whose: str) -> int | None:
 
 
 def step_priority(step_tags: Mapping[str, str], whose: str, default: int) -> int:
-    """Return a step's own priority: our tag, else Dagster's, else ``default``.
+    """Return a step's own priority: our tag, else ``default`` with Dagster's added to it.
+
+    Dagster's own default is 0, so its tag says how much more or less urgent a step is than one
+    without.
 
     Raises:
         ConfigurationError: One of them is not an integer. Dagster's own is asked for also where
@@ -77,7 +80,7 @@ def step_priority(step_tags: Mapping[str, str], whose: str, default: int) -> int
     ours = read_integer(step_tags, PRIORITY_TAG, whose)
     if ours is not None:
         return ours
-    return default if dagsters is None else dagsters
+    return default + (dagsters or 0)
 
 
 def step_timeout_s(step_tags: Mapping[str, str], whose: str) -> float | None:

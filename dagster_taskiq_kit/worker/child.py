@@ -34,6 +34,12 @@ _STEP_ENDS = {
     dg.DagsterEventType.STEP_UP_FOR_RETRY: State.FAILED,
 }
 
+#: An output is announced, then stored.
+_OUTPUTS = {dg.DagsterEventType.STEP_OUTPUT, dg.DagsterEventType.HANDLED_OUTPUT}
+
+#: Characters of an error that travel with the end of a message.
+_MOST_SAID = 65_536
+
 _SETTLE_PAUSE_S = 0.1
 #: Threads that are about to end when their step does are nothing to speak of.
 _THREADS_MAY_TAKE_S = 1.0
@@ -76,12 +82,17 @@ def serve_one(
         refused = isinstance(error, CodeError)
         info = seam.serializable_error_info_from_exc_info(sys.exc_info())
         reason = str(error) if refused else info.to_string()
-        _fail_run(instance, message, reason)
+        try:
+            _fail_run(instance, message, reason)
+        except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
+            reason = f"{reason}\nIts run could not be told: {also}"
         outcome = State.REFUSED if refused else State.CRASHED
-        wire.send(op="done", outcome=outcome.value, detail={"reason": reason})
+        wire.send(op="done", outcome=outcome.value, detail={"reason": reason[-_MOST_SAID:]})
     finally:
-        _say_what_is_left(instance, message)
-        leave()
+        try:
+            _say_what_is_left(instance, message)
+        finally:
+            leave()
 
 
 def refuse_one(error: CodeError, wire: Wire) -> None:
@@ -207,9 +218,9 @@ def _execute_step(
     for event in seam.step_events(instance, run, message, job, prepared.find):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
-            if message.tell_outputs:
-                wire.send(op="output")
-        elif event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
+        if message.tell_outputs and event.event_type in _OUTPUTS:
+            wire.send(op="output")
+        if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
             wire.send(op="stderr", path=seam.stderr_file(instance, run.run_id, event))
         end = _STEP_ENDS.get(event.event_type, end)
         if event.is_resource_init_failure:

@@ -46,7 +46,9 @@ def test_run_priority_is_added_to_step_priority():
 
 def test_tags_of_dagster_celery_and_of_dagster_itself_are_honoured():
     assert route({"dagster-celery/queue": "q", "dagster-celery/priority": "9"}) == Route("q", 9)
-    assert route({"dagster/priority": "2"}).priority == 2
+    # Dagster's default is 0: above it is above a step without a tag.
+    assert [route({"dagster/priority": p}).priority for p in ("2", "1", "0", "-1")] == [7, 6, 5, 4]
+    assert str(route({"dagster/priority": "9"})).endswith("10 (14 is outside of 0..10)")
     assert route({"dagster/priority": "2", "dagster-taskiq/priority": "8"}).priority == 8
 
 
