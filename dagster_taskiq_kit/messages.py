@@ -7,12 +7,17 @@ are those of an ordinary taskiq message, so any taskiq tool can read the queue.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .errors import MessageError
 from .states import Kind
 from .version import SCHEMA_VERSION
+
+#: What reading data of a stranger can raise: deep nesting and infinite numbers included.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+#: Shorter than any step: a limit that nothing could keep.
+_SHORTEST_TIMEOUT_S = 0.01
 
 #: Names under which the two Dagster kinds appear as taskiq tasks.
 TASK_NAMES = {Kind.RUN: "dagster_taskiq_kit:run", Kind.STEP: "dagster_taskiq_kit:step"}
@@ -161,11 +166,33 @@ def from_data(kind: Kind, data: Mapping[str, Any]) -> Message:
     """Build a message from the plain data that ``dataclasses.asdict`` made of it.
 
     Raises:
-        TypeError: A field is missing or unknown.
+        TypeError: A field is missing or unknown, or is not what it must be.
+        ValueError: A number is out of its range.
         KeyError: It names no code.
     """
     values: dict[str, Any] = {**data, "code": CodeName(**data["code"])}
-    return _CLASSES[kind](**values)
+    message = _CLASSES[kind](**values)
+    _check(message)
+    _check(message.code)
+    return message
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "attempt": (int,), "code": (CodeName,), "resume_no": (int,), "settle_s": (int, float),
+    "tell_outputs": (bool,), "timeout_s": (int, float, type(None)),
+    "location": (str, type(None)), "repository": (str, type(None)), "pointer": (str, type(None)),
+}  # fmt: skip
+
+
+def _check(data: Message | CodeName) -> None:
+    for field in fields(data):
+        value, wanted = getattr(data, field.name), _TYPES.get(field.name, (str,))
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            raise TypeError(f"{field.name} is a {type(value).__name__}")
+        if isinstance(value, int | float) and not 0 <= value < float("inf"):
+            raise ValueError(f"{field.name} is {value}")
+        if field.name == "timeout_s" and value is not None and value < _SHORTEST_TIMEOUT_S:
+            raise ValueError(f"timeout_s is {value}")
 
 
 def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
@@ -180,7 +207,7 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
         body = json.loads(payload)
         schema = int(body["labels"]["schema"])
         task_name = body["task_name"]
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise MessageError(
             f"Message {task_id} is not a taskiq message of ours ({type(error).__name__}: {error}).",
             task_id,
@@ -196,7 +223,7 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
     try:
         (data,) = body["args"]
         return from_data(kind, data)
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise MessageError(f"Message {task_id} is not a {kind.value}: {error}.", task_id) from error
 
 
@@ -205,7 +232,7 @@ def _decode_task(task_id: str, payload: bytes) -> TaskMessage:
         said = payload.decode()
         body = json.loads(said)
         labels, name = dict(body["labels"]), str(body["task_name"])
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise MessageError(
             f"Message {task_id} is not a taskiq message ({type(error).__name__}: {error}).", task_id
         ) from error

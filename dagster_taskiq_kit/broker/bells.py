@@ -5,6 +5,7 @@ missed ring costs the orchestrator one slow poll, never a step.
 """
 
 import json
+import logging
 import select
 import socket
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ import redis.exceptions
 from ..states import State
 from .connection import SyncConnection, understand
 from .scripts import text
+
+logger = logging.getLogger(__name__)
 
 _FROM_THE_START = "0-0"
 _MAX_RINGS = 1000
@@ -101,22 +104,27 @@ class Bell:
             if not listening.can_read(0):
                 return []
         answer = listening.read_response()
-        rings = [
+        heard = [
             self._read(entry_id, fields)
             for _, entries in answer or []
             for entry_id, fields in entries
         ]
+        rings = [ring for ring in heard if ring is not None]
         listening.send_command(
             "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
         )
         return rings
 
-    def _read(self, entry_id: bytes, fields: Sequence[bytes]) -> Ring:
+    def _read(self, entry_id: bytes, fields: Sequence[bytes]) -> Ring | None:
+        """Return what an entry says; None when it cannot be read: the log says what is true."""
         self._last_id = text(entry_id)
-        values = {text(k): text(v) for k, v in zip(fields[::2], fields[1::2], strict=True)}
-        return Ring(
-            values["id"], State(values["state"]), values["worker"], json.loads(values["detail"])
-        )
+        try:
+            values = {text(k): text(v) for k, v in zip(fields[::2], fields[1::2], strict=True)}
+            detail = dict(json.loads(values["detail"]))
+            return Ring(values["id"], State(values["state"]), values["worker"], detail)
+        except (KeyError, TypeError, ValueError, RecursionError):
+            logger.warning("An entry of bell %s cannot be read and is passed over.", self._key)
+            return None
 
     def close(self) -> None:
         """Stop listening."""

@@ -5,6 +5,7 @@ it is about.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from ..states import Kind, State
 from .connection import SyncConnection
 from .scripts import text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,15 @@ class Record:
 
 
 def read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record | None:
-    """Read the hash of a record, as HGETALL gives it; None when there is none."""
-    if not flat:
+    """Read the hash of a record, as HGETALL gives it; None when there is none that can be read."""
+    try:
+        return _read_record(task_id, flat) if flat else None
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        logger.warning("The record of %s cannot be read (%s).", task_id, error)
         return None
+
+
+def _read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record:
     fields = {text(name): text(value) for name, value in flat.items() if text(name) != "payload"}
 
     def stamp(name: str) -> int | None:
@@ -139,9 +148,11 @@ def namespace_age_s(connection: SyncConnection, give_up_s: float | None = None) 
     """
 
     def ask() -> float:
-        born_ms = int(connection.client.get(connection.keys.name("born")) or 0)
+        born = connection.client.get(connection.keys.name("born"))
         seconds, micros = connection.client.time()
-        return float(int(seconds) + int(micros) / 1e6 - born_ms / 1000)
+        now_ms = int(seconds) * 1000 + int(micros) / 1000
+        # Without a birth it was forgotten a moment ago; a worker's next renewal writes it anew.
+        return float(max(0.0, (now_ms - int(born)) / 1000)) if born and born.isdigit() else 0.0
 
     return connection.attempt(ask, give_up_s)
 

@@ -77,4 +77,4 @@ def load_script(name: str) -> Script:
 
 def text(answer: Any) -> str:
     """Read a reply that is text."""
-    return answer.decode() if isinstance(answer, bytes) else str(answer)
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)

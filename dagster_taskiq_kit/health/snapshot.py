@@ -7,15 +7,14 @@ where the clocks differ about whether a worker lives, all is read again after a 
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ..broker.connection import SyncConnection
-from ..broker.doubts import is_doubtful, still_silent
-from ..broker.scripts import Call
-from ..broker.watchers import JUDGING
+from ..broker.doubts import still_silent
+from ..broker.scripts import Call, text
 from ..broker.worker_cards import WorkerCard, age_by_own_clock_s
 from ..settings import QueueObjective
 
@@ -250,6 +249,7 @@ def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) ->
     Raises:
         BrokerUnavailable: No answer within ``give_up_s``.
     """
+    from .snapshot_parsing import parsed
 
     def timed_ping() -> float:
         began_s = time.perf_counter()
@@ -258,7 +258,7 @@ def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) ->
 
     connection.attempt(timed_ping, give_up_s)  # connects
     latency_s = connection.attempt(timed_ping, give_up_s)
-    read = Call("snapshot", [], lambda answer: _read(json.loads(answer), latency_s))
+    read = Call("snapshot", [], lambda answer: parsed(json.loads(text(answer)), latency_s))
     snapshot = connection.run(read, give_up_s)
     doubted = [each.card.worker_id for each in snapshot.workers if each.doubtful]
     if not doubted:
@@ -276,122 +276,3 @@ def _called_silent(worker: WorkerReading) -> WorkerReading:
     """Return a worker that a second look found silent, whatever the broker's clock says of it."""
     silent_s = max(worker.silent_s, age_by_own_clock_s(worker.card) if worker.card.clock_s else 0.0)
     return replace(worker, lease_left_s=min(0.0, worker.lease_left_s), silent_s=silent_s)
-
-
-def _read(raw: Mapping[str, Any], latency_s: float) -> Snapshot:
-    now_ms = int(raw["now_ms"])
-    workers = [_worker(entry, now_ms) for entry in raw["workers"]]
-    paused = set(raw["paused"])
-    queues = {entry["name"]: _queue(entry, now_ms, paused) for entry in raw["queues"]}
-    # One that was never used may be served, and paused, all the same.
-    for name in paused.union(*(worker.card.queues for worker in workers)):
-        queues.setdefault(name, QueueReading(name, paused=name in paused))
-    lost = [
-        LostWorker(
-            entry["id"],
-            json.loads(entry["card"])["host"] if entry.get("card") else "",
-            _ago_s(entry["at_ms"], now_ms),
-        )
-        for entry in raw["lost_workers"]
-    ]
-    counters, objectives = _pairs(raw["counters"]), dict(_pairs(raw["objectives"]))
-    born_ms = raw.get("born_ms")
-    return Snapshot(
-        taken_at_ms=now_ms,
-        queues=[queues[name] for name in sorted(queues)],
-        workers=sorted(workers, key=lambda worker: (worker.card.name, worker.card.worker_id)),
-        server=_server(raw.get("info"), latency_s),
-        lost_workers=sorted(lost, key=lambda worker: worker.ago_s),
-        counters={_counter_name(name): int(count) for name, count in counters},
-        objectives={
-            name: QueueObjective.model_validate_json(promised)
-            for name, promised in objectives.items()
-            if name != JUDGING
-        },
-        judging=json.loads(objectives.get(JUDGING, "{}")),
-        dead_letters=int(raw["dead_letters"]),
-        watched_ago_s=_ago_s(raw["watched_ms"], now_ms) if raw.get("watched_ms") else None,
-        namespace_age_s=None if born_ms is None else _ago_s(born_ms, now_ms),
-    )
-
-
-def _pairs(flat: Sequence[Any]) -> Iterable[tuple[str, str]]:
-    """Return the pairs of a flat list; cjson writes an empty one as an object."""
-    return zip(list(flat)[::2], list(flat)[1::2], strict=True)
-
-
-def _counter_name(name: str) -> tuple[str, str, str]:
-    event, _, rest = name.partition("|")
-    queue, _, kind = rest.rpartition("|")
-    return event, queue, kind
-
-
-def _worker(entry: Mapping[str, Any], now_ms: int) -> WorkerReading:
-    card = WorkerCard.from_json(entry["card"])
-    renewed_at_ms = entry.get("renewed_at_ms") or now_ms
-    held = [
-        HeldReading(each["id"], each["state"], each["queue"], _ago_s(each["since_ms"], now_ms))
-        for each in entry["held"]
-    ]
-    silent_s = (now_ms - renewed_at_ms) / 1000
-    lease_left_s = (entry["lease_until_ms"] - now_ms) / 1000
-    return WorkerReading(
-        card,
-        lease_left_s,
-        max(0.0, silent_s),
-        sorted(held, key=lambda each: each.task_id),
-        card.clock_s - renewed_at_ms / 1000 if card.clock_s else 0.0,
-        is_doubtful(card, silent_s, lease_left_s),
-    )
-
-
-def _ago_s(at_ms: float, now_ms: int) -> float:
-    """Return an age for people; a stamp from before the clock was set back is of now."""
-    return max(0.0, (now_ms - at_ms) / 1000)
-
-
-def _queue(entry: Mapping[str, Any], now_ms: int, paused: set[str]) -> QueueReading:
-    def since_s(stamp: str) -> float | None:
-        return _ago_s(entry[stamp], now_ms) if entry.get(stamp) else None
-
-    oldest: Mapping[str, float] = dict(entry["oldest_at_ms"] or {})
-    return QueueReading(
-        name=entry["name"],
-        waiting={kind: int(count) for kind, count in entry["waiting"].items()},
-        oldest_waiting_by_kind_s={kind: _ago_s(at_ms, now_ms) for kind, at_ms in oldest.items()},
-        claimed=int(entry["claimed"]),
-        oldest_claimed_s=since_s("oldest_claimed_at_ms"),
-        running=int(entry["running"]),
-        oldest_running_s=since_s("oldest_running_at_ms"),
-        troubled=int(entry["recent"]),
-        dead_letters=int(entry["dead_letters"]),
-        paused=entry["name"] in paused,
-        first_used_ms=int(entry["first_used_ms"]),
-    )
-
-
-def _server(info: str | None, latency_s: float) -> ServerReading:
-    if info is None:
-        return ServerReading(None, latency_s)
-    said = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-
-    def number(name: str) -> int | None:
-        return int(said[name]) if said.get(name, "").isdigit() else None
-
-    name = "Valkey" if "valkey_version" in said else "Redis"
-    version = said.get("valkey_version") or said.get("redis_version")
-    return ServerReading(
-        version=f"{name} {version}" if version else None,
-        latency_s=latency_s,
-        uptime_s=number("uptime_in_seconds"),
-        used_memory_bytes=number("used_memory"),
-        max_memory_bytes=number("maxmemory"),
-        system_memory_bytes=number("total_system_memory"),
-        eviction_policy=said.get("maxmemory_policy"),
-        append_only=said["aof_enabled"] == "1" if "aof_enabled" in said else None,
-        last_write_ok=(
-            said["aof_last_write_status"] == "ok" if "aof_last_write_status" in said else None
-        ),
-        clients=number("connected_clients"),
-        max_clients=number("maxclients"),
-    )

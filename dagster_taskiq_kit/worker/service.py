@@ -36,6 +36,7 @@ from ..states import Kind
 from .execution import Deliveries
 from .fork_client import ForkServerClient
 from .forked_server import ForkedServer
+from .lane_supervision import LaneSupervision
 from .lanes import LaneReceiver
 from .memory import used_mib
 from .options import MEMORY_OPTION, WorkerOptions
@@ -100,6 +101,7 @@ class Worker:
             for location, server in zip(options.locations, forked, strict=True)
         ]
         self._finish = asyncio.Event()
+        self._lanes = LaneSupervision(self._finish)
         self._stop = asyncio.Event()
         self._state = "alive"
         self._good_until_s = 0.0
@@ -163,7 +165,7 @@ class Worker:
             *(asyncio.create_task(self._do(duty)) for duty in self._duties()),
         ]
         lanes = [
-            asyncio.create_task(receiver.listen(self._finish)) for receiver in self._receivers()
+            asyncio.create_task(self._lanes.keep(name, make)) for name, make in self._receivers()
         ]
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -175,13 +177,16 @@ class Worker:
             with contextlib.suppress(BrokerError):
                 await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
 
-    def _receivers(self) -> Sequence[LaneReceiver]:
+    def _receivers(self) -> Sequence[tuple[str, Callable[[], LaneReceiver]]]:
+        """Return what makes the receiver of each lane, by its name."""
         slots = {"steps": self._options.slots, "runs": self._options.run_slots}
-        return [
-            LaneReceiver(
+
+        def making(name: str, kinds: Sequence[Kind]) -> Callable[[], LaneReceiver]:
+            lane = Lane(name, self.worker_id, kinds, self._options.queues, slots[name])
+            return lambda: LaneReceiver(
                 PriorityStreamBroker(
                     self._settings,
-                    Lane(name, self.worker_id, kinds, self._options.queues, slots[name]),
+                    lane,
                     on_outage=self._say_outage,
                     may_claim=self._can_serve,
                     on_claimed=self._deliveries.take,
@@ -189,14 +194,10 @@ class Worker:
                 slots[name],
                 self._deliveries.execute,
             )
-            for name, kinds in _LINES.items()
-            if slots[name]
-        ]
+
+        return [(name, making(name, kinds)) for name, kinds in _LINES.items() if slots[name]]
 
     async def _drain(self, lanes: Sequence[asyncio.Task[None]]) -> None:
-        for lane in lanes:
-            if lane.done() and lane.exception():
-                logger.error("A lane ended: %s", lane.exception(), exc_info=lane.exception())
         self._state = "draining"
         self._finish.set()
         busy = self._deliveries.busy(Kind.STEP)
@@ -356,7 +357,7 @@ class Worker:
             run_slots=self._options.run_slots,
             locations=[server.location.name for server in self._servers],
             state=self._state_now(),
-            trouble=" ".join(f"{s.location.name}: {s.trouble}" for s in self._servers if s.trouble),
+            trouble=self._trouble(),
             busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),
             busy_run_slots=self._deliveries.busy(Kind.RUN),
             executing=list(self._deliveries.holdings()),
@@ -368,8 +369,11 @@ class Worker:
         )
 
     def _state_now(self) -> str:
-        broken = any(server.trouble for server in self._servers)
-        return "unready" if self._state == "alive" and broken else self._state
+        return "unready" if self._state == "alive" and self._trouble() else self._state
+
+    def _trouble(self) -> str:
+        code = [f"{s.location.name}: {s.trouble}" for s in self._servers if s.trouble]
+        return " ".join(filter(None, [*code, self._lanes.trouble]))
 
     def _say_outage(self, away: bool) -> None:
         logger.warning("The broker is %s.", "away; waiting for it" if away else "back")

@@ -176,7 +176,9 @@ def test_a_fork_server_that_hangs_is_killed_with_its_children_and_replaced(chaos
     chaos.fleet.wait_for(lambda: gone(hung.pid), "it to be killed", chaos.explain)
     chaos.fleet.wait_for(lambda: gone(body.pid), "its child to be killed", chaos.explain)
     chaos.wait_for_bodies("patient", 2)
-    said = "\n".join(chaos.fleet.said(run_id))
+    retried = dg.DagsterEventType.STEP_UP_FOR_RETRY
+    (entry,) = chaos.fleet.instance.all_logs(run_id, of_type=retried)
+    said = entry.dagster_event.step_retry_data.error.message
     assert "the fork server died or did not answer" in said
     assert "lease" not in said
     chaos.open_gates("patient")

@@ -1,11 +1,16 @@
 """``dagster-taskiq doctor`` on real instances: a good one, and each thing that can be wrong."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import yaml
+
+from dagster_taskiq_kit.broker import worker_cards
+from dagster_taskiq_kit.broker.worker_cards import WorkerCard
 
 from .conftest import CODE, Watching
 
@@ -69,6 +74,25 @@ def test_each_thing_that_is_wrong_is_found_with_its_fix(make_watching, tmp_path)
         assert all(each["remedy"] for each in found.values() if each["severity"] != "ok")
 
 
+@contextlib.contextmanager
+def renewing(broker, card: WorkerCard):
+    """A worker of another host, as far as the broker knows: who does not renew is given up."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.5):
+            broker.run(worker_cards.renew(card, broker.settings.lease_s, {}, "", 86_400))
+
+    broker.run(worker_cards.renew(card, broker.settings.lease_s, {}, "", 86_400))
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_outputs_that_another_host_cannot_read_and_code_that_does_not_load_are_found(
     watching: Watching,
 ):
@@ -85,17 +109,16 @@ def test_outputs_that_another_host_cannot_read_and_code_that_does_not_load_are_f
     targets = [{"python_file": {"relative_path": str(f), "location_name": f.stem}} for f in files]
     workspace.write_text(yaml.safe_dump({"load_from": targets}))
     client, keys = watching.fleet.broker.client, watching.fleet.broker.keys
-    ((worker_id, until_ms),) = client.zrange(keys.name("workers"), 0, -1, withscores=True)
+    (worker_id,) = client.zrange(keys.name("workers"), 0, -1)
     card = json.loads(client.hget(keys.name("worker", worker_id.decode()), "card"))
     other = {**card, "worker_id": "worker-on-another-host", "host": "another-host"}
-    client.hset(keys.name("worker", other["worker_id"]), "card", json.dumps(other))
-    client.zadd(keys.name("workers"), {other["worker_id"]: until_ms + 600_000})
-    code, found = doctor(watching, "-w", str(workspace))
+    with renewing(watching.fleet.broker, WorkerCard(**other)):
+        code, found = doctor(watching, "-w", str(workspace))
     assert code == 2
     assert found["code_loading"]["severity"] == "error"
     assert "broken: " in found["code_loading"]["sentence"]
     assert "nowhere_to_be_found" in found["code_loading"]["sentence"]
-    assert found["io_manager"]["severity"] == "warn"
+    assert found["io_manager"]["severity"] == "warn", found
     assert "own_folder (FilesystemIOManager)" in found["io_manager"]["sentence"]
     assert "bucket" in found["io_manager"]["remedy"]
     assert found["instance_storage"]["severity"] == "error"

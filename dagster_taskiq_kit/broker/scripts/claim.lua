@@ -28,6 +28,47 @@ if last[1] == token then
   if known[1] == token and known[2] == 'claimed' then return answer(last[2]) end
 end
 
+-- Whether bytes are UTF-8: workers know an id as text.
+local function is_text(bytes)
+  local rest = string.gsub(bytes, '[\194-\223][\128-\191]', '')
+  rest = string.gsub(rest, '[\224-\239][\128-\191][\128-\191]', '')
+  rest = string.gsub(rest, '[\240-\244][\128-\191][\128-\191][\128-\191]', '')
+  return not string.find(rest, '[\128-\255]')
+end
+
+-- What keeps a queued record from being handed out; nil when nothing does.
+local function fault_of(id, record, queue, kind, band)
+  if not is_text(id) then return 'its id is no text' end
+  if record.state ~= 'queued' then return 'its state is ' .. tostring(record.state) end
+  for name, wanted in pairs({queue = queue, kind = kind, band = tostring(band)}) do
+    if record[name] ~= wanted then return 'its ' .. name .. ' is ' .. tostring(record[name]) end
+  end
+  for _, name in ipairs({'deliveries', 'queued_at'}) do
+    if not string.match(record[name] or '', '^%d+$') then
+      return 'its ' .. name .. ' is ' .. tostring(record[name])
+    end
+  end
+  if not is_text(record.run_id) then return 'its run is no text' end
+end
+
+-- Ends a record that nobody can execute: a dead letter with the reason, and an end that its run hears.
+local function condemn(id, record, queue, kind, band, fault)
+  local reason = 'Message ' .. id .. ' cannot be read: ' .. fault .. '.'
+  local sound = {
+    kind = kind, queue = queue, band = tostring(band), run_id = record.run_id or '', state = 'refused',
+    queued_at = int(now_ms()), ended_at = int(now_ms()), deliveries = '0',
+    detail = cjson.encode({reason = reason, dead = true}),
+  }
+  sound.payload = record.payload
+  bury(id, sound, reason)
+  sound.payload = nil
+  redis.call('ZREM', key.waiting(queue, kind), id)
+  create(id, sound)
+  redis.call('EXPIRE', key.record(id), DAY_S)
+  close_run(id, sound)
+  ring(id, sound, 'refused', sound.detail)
+end
+
 local best
 local function consider(queue, kind, band)
   if paused[queue] then return end
@@ -35,11 +76,17 @@ local function consider(queue, kind, band)
   while true do
     local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
     if not head then return end
-    local id = head[2][2]
-    if redis.call('HGET', key.record(id), 'entry') == head[1] then
-      local waiting_since = tonumber(head[2][4])
-      if not best or waiting_since < best.since then best = {id = id, since = waiting_since} end
-      return
+    local id, record = head[2][2], read(head[2][2])
+    if record and record.entry == head[1] then
+      local fault = fault_of(id, record, queue, kind, band)
+      if not fault then
+        local waiting_since = tonumber(head[2][4]) or tonumber(record.queued_at)
+        if not best or waiting_since < best.since then best = {id = id, since = waiting_since} end
+        return
+      end
+      condemn(id, record, queue, kind, band, fault)
+    elseif not record and redis.call('EXISTS', key.record(id)) == 1 then
+      condemn(id, {}, queue, kind, band, 'its key holds no record')
     end
     redis.call('XDEL', stream, head[1]) -- its record is gone or moved on: the entry means nothing
     if redis.call('EXISTS', key.record(id)) == 0 then redis.call('ZREM', key.waiting(queue, kind), id) end

@@ -20,11 +20,19 @@ end
 -- Millisecond stamps pass 2^31; %d keeps Lua from writing them as 1.7e+12.
 local function int(n) return string.format('%d', n) end
 
+-- Reads JSON that others have written; an empty table when it is none.
+local function decoded(text)
+  local fine, value = pcall(cjson.decode, text)
+  return fine and type(value) == 'table' and value or {}
+end
+
+-- A key of another type holds no record.
 local function read(id)
-  local flat = redis.call('HGETALL', key.record(id))
-  if #flat == 0 then return nil end
+  local flat = redis.pcall('HGETALL', key.record(id))
+  if flat.err or #flat == 0 then return nil end
   local record = {}
   for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  for _, name in ipairs({'kind', 'queue', 'band', 'run_id', 'state'}) do record[name] = record[name] or '' end
   return record
 end
 
@@ -44,7 +52,7 @@ end
 
 local function objective_ms(queue)
   local promised = redis.call('HGET', key.objectives(), queue)
-  return 1000 * (promised and cjson.decode(promised).slo_s or DEFAULT_SLO_S)
+  return 1000 * (promised and tonumber(decoded(promised).slo_s) or DEFAULT_SLO_S)
 end
 
 -- A delivery begins or ends: how long it waited, whether that was too long, how long it ran.
@@ -76,7 +84,7 @@ end
 
 local function leave(id, record)
   if record.state == 'queued' then
-    redis.call('XDEL', key.stream(record.queue, record.kind, record.band), record.entry)
+    redis.pcall('XDEL', key.stream(record.queue, record.kind, record.band), record.entry or '')
     redis.call('ZREM', key.waiting(record.queue, record.kind), id)
   elseif record.state == 'claimed' or record.state == 'running' then
     redis.call('ZREM', key[record.state](record.queue), id)
@@ -86,7 +94,7 @@ end
 
 -- Moves the record, keeping every index true. `fields` are further hash fields to set.
 local function move(id, record, state, at, fields)
-  if not LEGAL[record.state][state] then
+  if not (LEGAL[record.state] or {})[state] then
     error('illegal transition ' .. record.state .. ' -> ' .. state .. ' of ' .. id)
   end
   leave(id, record)

@@ -7,7 +7,8 @@ local KINDS = {'run', 'step', 'task'}
 local at, served, forgotten = now_ms(), {}, {}
 for _, each in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do
   local card = redis.call('HGET', key.worker(each), 'card')
-  for _, queue in ipairs(card and cjson.decode(card).queues or {}) do served[queue] = true end
+  local queues = card and decoded(card).queues
+  for _, queue in ipairs(type(queues) == 'table' and queues or {}) do served[queue] = true end
 end
 
 local function is_used(queue)

@@ -19,7 +19,8 @@ local orders, named = {}, {}
 for i = 6, #ARGV, 3 do
   local id, token, began = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   named[id] = true
-  local record = redis.call('HMGET', key.record(id), 'owner', 'state', 'run_id')
+  local record = redis.pcall('HMGET', key.record(id), 'owner', 'state', 'run_id')
+  if record.err then record = {false, false, false} end
   local owned = record[1] == token and (record[2] == 'claimed' or record[2] == 'running')
   local order
   if began == '1' and (not record[2] or record[2] == 'queued' or (owned and record[2] == 'claimed')) then
@@ -39,7 +40,7 @@ for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
   if not named[id] then
     local record = read(id)
     local times = tonumber(redis.call('HGET', key.unnamed(worker), id) or 0) + 1
-    if not record then
+    if not record or (record.state ~= 'claimed' and record.state ~= 'running') then
       redis.call('SREM', key.held(worker), id)
     elseif times >= 2 then
       local reason = 'Its worker does not know of it.'

@@ -29,7 +29,7 @@ for i = 5, #ARGV, 3 do
     })
     for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
       local record = read(id)
-      if record then
+      if record and (record.state == 'claimed' or record.state == 'running') then
         take_from(id, record, tonumber(max_deliveries), reason, detail, at, ttl_s)
         done[#done + 1] = id
         done[#done + 1] = record.state

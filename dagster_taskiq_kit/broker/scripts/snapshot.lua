@@ -32,8 +32,8 @@ end
 local function held_by(worker)
   local held = {}
   for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
-    local record = redis.call('HMGET', key.record(id), 'state', 'queue', 'claimed_at', 'began_at')
-    if record[1] then
+    local record = redis.pcall('HMGET', key.record(id), 'state', 'queue', 'claimed_at', 'began_at')
+    if not record.err and record[1] and record[2] and tonumber(record[4] or record[3]) then
       held[#held + 1] = {
         id = id, state = record[1], queue = record[2], since_ms = tonumber(record[4] or record[3]),
       }

@@ -18,7 +18,7 @@ if tonumber(redis.call('GET', key.schema()) or 0) < schema then
   -- Who is registered counts as alive: a clock does not say that it is not, the rescue does.
   for _, worker in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do
     local card = redis.call('HGET', key.worker(worker), 'card')
-    if card and (cjson.decode(card).schema or 1) < schema then older[#older + 1] = worker end
+    if card and (tonumber(decoded(card).schema) or 1) < schema then older[#older + 1] = worker end
   end
   if #older > 1 then return older end
   redis.call('SET', key.schema(), schema)

@@ -1,0 +1,153 @@
+"""Whatever stands in the broker, a claim ends in a delivery or a dead letter, and everybody reads on."""
+
+import contextlib
+import json
+import random
+
+import pytest
+
+from dagster_taskiq_kit import messages
+from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, worker_cards
+from dagster_taskiq_kit.broker.bells import Bell
+from dagster_taskiq_kit.broker.records import Delivery
+from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.errors import MessageError
+from dagster_taskiq_kit.health.rules import judge
+from dagster_taskiq_kit.health.snapshot import read_snapshot
+from dagster_taskiq_kit.states import Kind, State
+
+DAY_S = 86_400
+ROUNDS, A_ROUND = 40, 75
+RUBBISH = [
+    b"", b"0", b"-1", b"1e400", b"nan", b"queued", b"running", b"succeeded", b"run", b"task", b"\xff\xfe",
+    b"null", b"{}", b"[", b"9" * 400, "ü".encode(), b"a|b|c", b'{"schema": Infinity}',
+]  # fmt: skip
+FIELDS = [
+    "state", "kind", "queue", "band", "run_id", "deliveries", "queued_at", "entry", "payload", "owner",
+]  # fmt: skip
+CARD = WorkerCard("w-1", "w", "h", 1, ["default"], 1, 1, ["here"])
+
+
+def submit(connection, task_id) -> None:
+    connection.run(
+        records.submit(
+            task_id=task_id, kind=Kind.STEP, queue="default", priority=5, run_id="r",
+            payload=b"{}", outcome_ttl_s=DAY_S,
+        )
+    )  # fmt: skip
+
+
+def spoil(chance: random.Random, connection, task_id) -> None:
+    """Do one thing to a queued record, its entry, or what stands beside it."""
+    client, key = connection.client, connection.keys.name
+    record, stream = key("record", task_id), key("stream", "default", "step", "5")
+    rubbish = chance.choice(RUBBISH)
+    what = chance.randrange(9)
+    if what < 4:
+        client.hset(record, chance.choice(FIELDS), rubbish)
+    elif what == 4:
+        client.hdel(record, chance.choice(FIELDS))
+    elif what == 5:
+        client.delete(record)
+        client.rpush(record, rubbish)
+    elif what == 6:
+        client.xadd(stream, {chance.choice(["id", "at", "x"]): rubbish})
+    elif what == 7:
+        client.hset(key("worker", f"w-{chance.randrange(3)}"), "card", rubbish)
+        client.zadd(key("workers"), {f"w-{chance.randrange(3)}": 4e12})
+    else:
+        client.hset(key(chance.choice(["counters", "objectives", "histograms"])), rubbish, rubbish)
+
+
+def claim(connection, token):
+    return connection.run(
+        records.claim(
+            worker_id="w-1", lane="steps", token=token, kinds=[Kind.STEP], queues=["default"],
+            oldest_first=False,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(connection, seed):
+    """Three thousand spoiled messages in all; a good one among them is handed out each time."""
+    chance = random.Random(seed)
+    connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
+    for number in range(A_ROUND):
+        submit(connection, f"step:r:{number}:1")
+        spoil(chance, connection, f"step:r:{number}:1")
+    submit(connection, "step:r:good:1")
+    handed_out = set()
+    for number in range(3 * A_ROUND):
+        answer = claim(connection, f"w-1#{number}")
+        if not isinstance(answer, Delivery):
+            break
+        handed_out.add(answer.task_id)
+        with contextlib.suppress(MessageError):
+            messages.decode(answer.task_id, answer.kind, answer.payload)
+        connection.run(records.finish(answer.task_id, answer.token, State.REFUSED, {}, DAY_S, "x"))
+    else:
+        pytest.fail("the queue hands out for ever")
+    assert "step:r:good:1" in handed_out
+    for letter in dead_letters.read_all(connection):
+        assert letter.reason
+    # Everybody else reads on.
+    snapshot = read_snapshot(connection)
+    assert judge(snapshot, connection.settings)
+    assert connection.run(leases.leases()).renewals
+    connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
+    readings.fetch_all(connection, [f"step:r:{number}:1" for number in range(A_ROUND)])
+    connection.run(records.cancel("r", whole_run=True, outcome_ttl_s=DAY_S))
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"labels": {"schema": Infinity}}', b"[" * 100_000, b"\xff", b"null", b"[]",
+        b'{"labels": [5], "task_name": "dagster_taskiq_kit:step", "args": [null]}',
+    ],
+)  # fmt: skip
+def test_a_payload_that_cannot_be_read_is_one_sentence(kind, payload):
+    with pytest.raises(MessageError):
+        messages.decode("x", kind, payload)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timeout_s": -1}, {"timeout_s": 0}, {"timeout_s": 1e-9}, {"timeout_s": float("inf")},
+        {"timeout_s": "5"}, {"attempt": "1"}, {"attempt": -1}, {"run_id": 5}, {"step_key": None},
+        {"tell_outputs": 1}, {"code": {"job": 5}}, {"code": {"job": "x", "location": []}},
+    ],
+)  # fmt: skip
+def test_a_message_whose_fields_cannot_be_is_refused(change):
+    good = {
+        "run_id": "r", "step_key": "s", "attempt": 1, "code": {"job": "j"}, "retry_mode": "enabled",
+        "known_state": "{}",
+    }  # fmt: skip
+
+    def encoded(data) -> bytes:
+        name = messages.TASK_NAMES[Kind.STEP]
+        return json.dumps({"labels": {"schema": "1"}, "task_name": name, "args": [data]}).encode()
+
+    assert messages.decode("x", Kind.STEP, encoded(good))
+    with pytest.raises(MessageError):
+        messages.decode("x", Kind.STEP, encoded({**good, **change}))
+
+
+def test_a_malformed_ring_is_passed_over(connection):
+    key = connection.keys.name("bell", "r")
+    bell = Bell(connection, "r")
+    for rubbish in RUBBISH:
+        connection.client.xadd(key, {"id": rubbish, "state": rubbish})
+        connection.client.xadd(key, {"id": "a", "state": "lost", "worker": "w", "detail": rubbish})
+    connection.client.xadd(key, {"id": "good", "state": "succeeded", "worker": "w", "detail": "{}"})
+    heard = []
+    while not any(ring.task_id == "good" for ring in heard):
+        heard += bell.wait(10)
+    bell.close()
+
+
+def test_a_namespace_without_a_birth_is_as_young_as_can_be(connection):
+    assert readings.namespace_age_s(connection) == 0
