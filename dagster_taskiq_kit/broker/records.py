@@ -307,6 +307,15 @@ def reprioritize(run_id: str, band: int) -> Call[int]:
     return Call("reprioritize", [run_id, str(band)], int)
 
 
+#: Messages that one call queues again at most, so that no script runs for long.
+_MOST_RESTORED = 500
+
+
+def restore() -> Call[Sequence[str]]:
+    """Queue again what waits by its record and has lost its place in a stream; answers the ids."""
+    return Call("restore", [str(_MOST_RESTORED)], lambda answer: [text(each) for each in answer])
+
+
 def prune(keep_s: float) -> Call[Sequence[str]]:
     """Forget queues that are empty, that no worker serves and that were not used for long.
 

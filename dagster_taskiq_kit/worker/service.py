@@ -28,6 +28,8 @@ from ..duties.prune import Prune
 from ..duties.reconcile import EVERY_S as RECONCILE_EVERY_S
 from ..duties.reconcile import Reconcile
 from ..duties.rescue import Rescue
+from ..duties.restore import EVERY_S as RESTORE_EVERY_S
+from ..duties.restore import Restore
 from ..errors import BrokerError, BrokerUnavailable
 from ..health.findings import counted
 from ..instance_pool import instance_id
@@ -313,6 +315,7 @@ class Worker:
             Duty(reconcile_tick, RECONCILE_EVERY_S),
             Duty(self._look_at_storage, _STORAGE_LOOK_S),
             Duty(Prune(connection, self.worker_id).tick, PRUNE_EVERY_S),
+            Duty(Restore(connection, self.worker_id).tick, RESTORE_EVERY_S),
         ]
 
     async def _look_at_storage(self) -> None:

@@ -151,3 +151,24 @@ def test_a_malformed_ring_is_passed_over(connection):
 
 def test_a_namespace_without_a_birth_is_as_young_as_can_be(connection):
     assert readings.namespace_age_s(connection) == 0
+
+
+@pytest.mark.parametrize("lost", ["the stream", "one entry", "a stream of another type"])
+def test_a_message_whose_stream_entry_is_gone_is_queued_again(connection, lost):
+    client, stream = connection.client, connection.keys.name("stream", "default", "step", "5")
+    for number in range(3):
+        submit(connection, f"step:r:{number}:1")
+    assert connection.run(records.restore()) == []
+    if lost == "one entry":
+        client.xdel(stream, client.xrange(stream, count=1)[0][0])
+    else:
+        client.delete(stream)
+    if lost == "a stream of another type":
+        client.set(stream, "x")
+        assert not isinstance(claim(connection, "w-1#x"), Delivery)
+        client.delete(stream)
+    wanted = ["step:r:0:1"] if lost == "one entry" else [f"step:r:{n}:1" for n in range(3)]
+    assert connection.run(records.restore()) == wanted
+    assert connection.run(records.restore()) == []
+    claimed = [claim(connection, f"w-1#{number}").task_id for number in range(3)]
+    assert sorted(claimed) == [f"step:r:{number}:1" for number in range(3)]

@@ -5,7 +5,7 @@ from dagster_taskiq_kit.broker.scripts import load_script
 from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, State
 
 SCRIPTS = (
-    "begin", "cancel", "cancel_message", "claim", "exhume", "finish", "guard", "leases", "pause", "prune", "purge", "renew", "reprioritize", "requeue", "rescue", "restate",
+    "begin", "cancel", "cancel_message", "claim", "exhume", "finish", "guard", "leases", "pause", "prune", "purge", "renew", "reprioritize", "requeue", "rescue", "restore", "restate",
     "retire", "revive", "snapshot", "submit", "tell", "turn", "watch",
 )  # fmt: skip
 

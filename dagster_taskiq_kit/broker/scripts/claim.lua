@@ -74,7 +74,8 @@ local function consider(queue, kind, band)
   if paused[queue] then return end
   local stream = key.stream(queue, kind, band)
   while true do
-    local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    local heads = redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 1)
+    local head = not heads.err and heads[1]
     if not head then return end
     local id, record = head[2][2], read(head[2][2])
     if record and record.entry == head[1] then

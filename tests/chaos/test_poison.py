@@ -1,0 +1,42 @@
+"""A live worker among poison goes on serving good work."""
+
+import dagster as dg
+
+from dagster_taskiq_kit.broker import dead_letters
+
+from .conftest import Chaos
+
+STATUS = dg.DagsterRunStatus
+
+
+def test_a_worker_goes_on_serving_among_poison(chaos: Chaos):
+    worker = chaos.start_worker()
+    broker = chaos.fleet.broker
+    client, key = broker.client, broker.keys.name
+    for kind in ("run", "step", "task"):
+        for number, spoiled in enumerate(
+            ({"state": "x"}, {"deliveries": "many"}, {"kind": "y"}, {"payload": "["}, {"queue": ""})
+        ):
+            task_id = f"{kind}:poison:{number}"
+            sound = {
+                "state": "queued", "kind": kind, "queue": "default", "band": "5", "run_id": "r",
+                "deliveries": "0", "queued_at": "1", "payload": "{}", "entry": f"1-{number + 1}",
+            }  # fmt: skip
+            client.hset(key("record", task_id), mapping={**sound, **spoiled})
+            client.zadd(key("waiting", "default", kind), {task_id: 1})
+            client.xadd(
+                key("stream", "default", kind, "5"), {"id": task_id, "at": "1"}, f"1-{number + 1}"
+            )
+        client.set(key("stream", "default", kind, "9"), "no stream")
+    ((worker_id),) = [w.card.worker_id for w in chaos.fleet.snapshot().workers]
+    client.xadd(key("orders", worker_id), {"order": b"\xff"})
+    client.xadd(key("orders", worker_id), {"nothing": "at all"})
+    client.hset(key("worker", "ghost"), "card", "{")
+    client.zadd(key("workers"), {"ghost": 4e12})
+    chaos.open_gates("first", "second", "third")
+    run_id = chaos.launch("other_chain")
+    assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS, chaos.explain()
+    chaos.fleet.wait_for(lambda: len(dead_letters.read_all(broker)) == 15, "fifteen dead letters")
+    assert all(letter.reason for letter in dead_letters.read_all(broker))
+    assert worker.poll() is None
+    assert chaos.fleet.stop_worker(worker) == 0
