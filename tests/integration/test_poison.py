@@ -10,7 +10,7 @@ from dagster_taskiq_kit import messages
 from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, worker_cards
 from dagster_taskiq_kit.broker.bells import Bell
 from dagster_taskiq_kit.broker.records import Delivery
-from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import MessageError
 from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.health.snapshot import read_snapshot
@@ -98,6 +98,42 @@ def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(conne
     connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
     readings.fetch_all(connection, [f"step:r:{number}:1" for number in range(A_ROUND)])
     connection.run(records.cancel("r", whole_run=True, outcome_ttl_s=DAY_S))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_spoiled_while_a_worker_holds_it_stops_no_renewal_and_no_rescue(connection, seed):
+    chance = random.Random(seed)
+    client, key = connection.client, connection.keys.name
+    deliveries = []
+    for number in range(30):
+        submit(connection, f"step:r:{number}:1")
+        deliveries.append(claim(connection, f"w-1#{number}"))
+        if number % 2:
+            connection.run(records.begin(deliveries[-1].task_id, deliveries[-1].token, DAY_S))
+    for delivery in deliveries:
+        record = key("record", delivery.task_id)
+        if chance.randrange(5):
+            name = chance.choice([*FIELDS, "worker", "claimed_at", "began_at"])
+            client.hset(record, name, chance.choice(RUBBISH))
+        else:
+            client.delete(record)
+            client.rpush(record, b"x")
+    held = {each.task_id: Holding(each.token, number % 2 == 1)
+            for number, each in enumerate(deliveries[:10])}  # fmt: skip
+    for _ in range(3):  # what it does not name is taken from it
+        connection.run(worker_cards.renew(CARD, 15, held, "i", DAY_S))
+    for began, delivery in [(number % 2, each) for number, each in enumerate(deliveries[:6])]:
+        end = (
+            records.finish(delivery.task_id, delivery.token, State.FAILED, {}, DAY_S)
+            if began
+            else records.requeue(delivery.task_id, delivery.token, "x", DAY_S, counts=True)
+        )
+        connection.run(end)
+    seen = connection.run(leases.leases())
+    silent = leases.Silent("w-1", seen.renewals["w-1"], 20)
+    assert connection.run(leases.rescue([silent], seen.at_ms, 60, DAY_S)) is not None
+    assert connection.run(leases.leases()).renewals == {}
+    assert read_snapshot(connection).workers == []
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -43,11 +43,7 @@ local function fault_of(id, record, queue, kind, band)
   for name, wanted in pairs({queue = queue, kind = kind, band = tostring(band)}) do
     if record[name] ~= wanted then return 'its ' .. name .. ' is ' .. tostring(record[name]) end
   end
-  for _, name in ipairs({'deliveries', 'queued_at'}) do
-    if not string.match(record[name] or '', '^%d+$') then
-      return 'its ' .. name .. ' is ' .. tostring(record[name])
-    end
-  end
+  if record.fault then return record.fault end
   if not is_text(record.run_id) then return 'its run is no text' end
 end
 

@@ -33,6 +33,17 @@ local function read(id)
   local record = {}
   for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
   for _, name in ipairs({'kind', 'queue', 'band', 'run_id', 'state'}) do record[name] = record[name] or '' end
+  -- What somebody else wrote over must not stop who reads it: who hands it out asks for the fault.
+  for name, instead in pairs({deliveries = '0', queued_at = int(now_ms())}) do
+    if not string.match(record[name] or '', '^%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?$') then
+      record.fault = 'its ' .. name .. ' is ' .. tostring(record[name])
+      record[name] = instead
+    end
+  end
+  for _, name in ipairs({'claimed_at', 'began_at'}) do
+    if not tonumber(record[name]) then record[name] = record.queued_at end
+  end
+  record.worker = record.worker or ''
   return record
 end
 
