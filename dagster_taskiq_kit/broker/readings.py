@@ -152,7 +152,7 @@ def namespace_age_s(connection: SyncConnection, give_up_s: float | None = None) 
         seconds, micros = connection.client.time()
         now_ms = int(seconds) * 1000 + int(micros) / 1000
         # Without a birth it was forgotten a moment ago; a worker's next renewal writes it anew.
-        return float(max(0.0, (now_ms - int(born)) / 1000)) if born and born.isdigit() else 0.0
+        return float((now_ms - int(born)) / 1000) if born and born.isdigit() else 0.0
 
     return connection.attempt(ask, give_up_s)
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from dagster_taskiq_kit.boot_time import boot_time_s
-from dagster_taskiq_kit.broker import records
+from dagster_taskiq_kit.broker import leases
 
 from .conftest import SHORT, Chaos
 from .moved_clock import BrokerWithClock
@@ -33,7 +33,7 @@ def chaos(make_chaos, broker):
 
 
 def renewals(chaos: Chaos) -> dict[str, str]:
-    return dict(chaos.fleet.broker.run(records.leases()).renewals)
+    return dict(chaos.fleet.broker.run(leases.leases()).renewals)
 
 
 def wait_for_renewals(chaos: Chaos, count: int) -> None:

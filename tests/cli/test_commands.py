@@ -152,20 +152,21 @@ def test_workers_are_told_to_end_and_end_with_0_when_their_step_has_ended(live: 
 def test_a_worker_starts_with_every_option(live: Live, tmp_path):
     _ = live.fleet.instance.run_storage
     (tmp_path / "a_module.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    (tmp_path / "a_file.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
     file = tmp_path / "settings.yaml"
     file.write_text(yaml.safe_dump({"url": live.fleet.settings.url, "lease_s": 20}))
     with live.started(
         "worker", "start", "-y", str(file), "--namespace", live.fleet.settings.namespace,
         "-q", "gpu", "--queue", "bulk", "-n", "named", "--slots", "9", "--run-slots", "1",
         "--max-memory-per-child", "900", "--metrics-port", "0", "--metrics-host", "127.0.0.1",
-        "-m", "a_module", "-f", str(CODE), "-w", str(live.workspace_file),
+        "-m", "a_module", "-f", str(tmp_path / "a_file.py"), "-w", str(live.workspace_file),
         "--working-directory", str(tmp_path), "-l", "debug", "-A", "dagster_celery.app",
         "-i", "a_module", "--", "--concurrency", "3",
         ready=" is ready", DAGSTER_TASKIQ_URL="",
     ) as (_, said):  # fmt: skip
         (card,) = live.cli("worker", "show", "named", "--json").data
         assert (set(card["queues"]), card["slots"], card["run_slots"]) == ({"gpu", "bulk"}, 3, 1)
-        assert {"a_module", "cli_jobs.py"} <= set(card["locations"])
+        assert {"a_module", "a_file.py"} < set(card["locations"])
         assert "-A dagster_celery.app is not needed" in said()
         assert " DEBUG " in said()
         url = said().partition("Metrics at ")[2].split()[0]
@@ -176,8 +177,9 @@ def test_a_worker_starts_with_every_option(live: Live, tmp_path):
 def test_a_worker_in_the_background_says_where_it_logs_and_can_be_terminated(live: Live):
     """Upstream: test_start_worker."""
     _ = live.fleet.instance.run_storage
-    with live.in_background("-d", "-n", "quiet", "-f", str(CODE), "--slots", "1") as (card, log):
-        assert (card.name, card.slots) == ("quiet", 1)
+    code = ("-f", str(CODE), "--location-name", "renamed")
+    with live.in_background("-d", "-n", "quiet", *code, "--slots", "1") as (card, log):
+        assert (card.name, card.slots, list(card.locations)) == ("quiet", 1, ["renamed"])
         assert "is ready" in log.read_text()
 
 

@@ -22,7 +22,7 @@ CODE = Path(__file__).parent / "code" / "fleet_jobs.py"
 def launch(fleet, tmp_path):
     """Launches a job of the code file through the fleet's launcher; returns the run id."""
     workspace = tmp_path / "workspace.yaml"
-    target = {"relative_path": str(CODE), "location_name": "fleet_jobs"}
+    target = {"relative_path": str(CODE), "location_name": "fleet_jobs.py"}
     workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
     with seam.workspace_of(fleet.instance, [str(workspace)]) as context:
         yield lambda job: seam.launch_job(fleet.instance, context, job)
