@@ -177,8 +177,9 @@ def test_a_worker_starts_with_every_option(live: Live, tmp_path):
 def test_a_worker_in_the_background_says_where_it_logs_and_can_be_terminated(live: Live):
     """Upstream: test_start_worker."""
     _ = live.fleet.instance.run_storage
-    code = ("-f", str(CODE), "--location-name", "renamed")
-    with live.in_background("-d", "-n", "quiet", *code, "--slots", "1") as (card, log):
+    with live.in_background(
+        "-d", "-n", "quiet", "-f", str(CODE), "--location-name", "renamed", "--slots", "1"
+    ) as (card, log):
         assert (card.name, card.slots, list(card.locations)) == ("quiet", 1, ["renamed"])
         assert "is ready" in log.read_text()
 
