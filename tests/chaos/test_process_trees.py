@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from .conftest import Chaos
+from .processes import alive, children_named, kill
 
 STATUS = dg.DagsterRunStatus
 CODE = Path(__file__).parent / "code" / "tree_jobs.py"
@@ -22,13 +23,6 @@ def trees(make_chaos):
     # A lease as a fleet has it: what is killed here must not wait for its end.
     with make_chaos(settings={"lease_s": 15, "renew_s": 3}, code=CODE) as chaos:
         yield chaos
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def started(trees: Chaos) -> dict[str, int]:
@@ -47,14 +41,6 @@ def gone_soon(trees: Chaos, pids: dict[str, int]) -> None:
         lambda: not still_there(pids), "all of it to be gone",
         lambda: f"{still_there(pids)}\n{trees.explain()}", within_s=GONE_WITHIN_S,
     )  # fmt: skip
-
-
-def kill(*processes: psutil.Process) -> None:
-    """In one instant, as far as one can."""
-    for process in processes:
-        process.suspend()
-    for process in processes:
-        process.kill()
 
 
 KILLED = {
@@ -78,7 +64,7 @@ def test_what_a_step_started_ends_with_whoever_is_killed(trees: Chaos, who, job)
     pids = started(trees)
     pids["body"] = trees.wait_for_note("body")["pid"]
     (server,) = psutil.Process(worker.pid).children()
-    (guardian,) = [each for each in server.children() if each.name() == "guardian"]
+    (guardian,) = children_named(server, "guardian")
     child = next(p for p in server.children() if p.pid in above(pids["body"]))
     processes = {
         "worker": psutil.Process(worker.pid), "server": server, "guardian": guardian, "child": child,
@@ -108,12 +94,12 @@ def test_a_guardian_that_is_killed_is_replaced(trees: Chaos):
     trees.launch("programs")
     pids = started(trees)
     (server,) = psutil.Process(worker.pid).children()
-    guardians = lambda: [each for each in server.children() if each.name() == "guardian"]  # noqa: E731
-    (first,) = guardians()
+    (first,) = children_named(server, "guardian")
     first.kill()
     trees.fleet.wait_for(
-        lambda: guardians() and guardians() != [first], "another guardian", trees.explain
-    )
+        lambda: children_named(server, "guardian") not in ([], [first]), "another guardian",
+        trees.explain,
+    )  # fmt: skip
     assert len(still_there(pids)) == len(EVERYTHING)
     kill(psutil.Process(worker.pid), server)
     gone_soon(trees, pids)
@@ -125,7 +111,7 @@ def test_what_is_left_of_a_worker_killed_with_all_that_guards_it_is_ended_by_the
     pids = started(trees)
     body = trees.wait_for_note("body")["pid"]
     (server,) = psutil.Process(worker.pid).children()
-    (guardian,) = [each for each in server.children() if each.name() == "guardian"]
+    (guardian,) = children_named(server, "guardian")
     kill(psutil.Process(worker.pid), server, guardian)
     # Nobody is left: the body does nothing more, but what it started does.
     trees.fleet.wait_for(
