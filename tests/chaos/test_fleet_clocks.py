@@ -27,6 +27,7 @@ def test_a_worker_whose_clock_is_off_ends_what_is_over_and_begins_what_waits(
     chaos.start_worker(environment=clock.environment)
     over = chaos.launch("pooled")
     chaos.wait_for_bodies("in_pool")
+    assert slots().active_slot_count == 1, chaos.explain()
     instance.report_run_canceled(instance.get_run_by_id(over), "Marked by hand.")
     chaos.fleet.wait_for(lambda: slots().active_slot_count == 0, "the free slot", chaos.explain)
     nothing_held = lambda: not any(w.held for w in chaos.fleet.snapshot().workers)  # noqa: E731
