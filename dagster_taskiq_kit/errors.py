@@ -264,6 +264,22 @@ class NotInLoadedCode(CodeError):
         self.loaded_at_s = loaded_at_s
 
 
+class WorkerFailed(TaskiqKitError):
+    """A worker cannot go on; what it held is given back or rescued by others.
+
+    Args:
+        activity: What it can do no more.
+        why: Why not.
+    """
+
+    def __init__(self, activity: str, why: str) -> None:
+        super().__init__(
+            f"{activity} cannot be kept going ({why}), so this worker ends. Its log has the "
+            "traceback; start it again when the cause is mended, and report it if it is ours."
+        )
+        self.activity = activity
+
+
 class MissingServer(TaskiqKitError):
     """No Redis or Valkey server binary can be found for the embedded broker."""
 

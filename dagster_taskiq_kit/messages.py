@@ -15,7 +15,9 @@ from .states import Kind
 from .version import SCHEMA_VERSION
 
 #: What reading data of a stranger can raise: deep nesting and infinite numbers included.
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+UNREADABLE = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 #: Shorter than any step: a limit that nothing could keep.
 _SHORTEST_TIMEOUT_S = 0.01
 
@@ -207,7 +209,7 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
         body = json.loads(payload)
         schema = int(body["labels"]["schema"])
         task_name = body["task_name"]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MessageError(
             f"Message {task_id} is not a taskiq message of ours ({type(error).__name__}: {error}).",
             task_id,
@@ -223,7 +225,7 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
     try:
         (data,) = body["args"]
         return from_data(kind, data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MessageError(f"Message {task_id} is not a {kind.value}: {error}.", task_id) from error
 
 
@@ -232,7 +234,7 @@ def _decode_task(task_id: str, payload: bytes) -> TaskMessage:
         said = payload.decode()
         body = json.loads(said)
         labels, name = dict(body["labels"]), str(body["task_name"])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MessageError(
             f"Message {task_id} is not a taskiq message ({type(error).__name__}: {error}).", task_id
         ) from error

@@ -15,6 +15,7 @@ from typing import Any, cast
 import redis
 import redis.exceptions
 
+from ..messages import UNREADABLE
 from ..states import State
 from .connection import SyncConnection, understand
 from .scripts import text
@@ -122,7 +123,7 @@ class Bell:
             values = {text(k): text(v) for k, v in zip(fields[::2], fields[1::2], strict=True)}
             detail = dict(json.loads(values["detail"]))
             return Ring(values["id"], State(values["state"]), values["worker"], detail)
-        except (KeyError, TypeError, ValueError, RecursionError):
+        except UNREADABLE:
             logger.warning("An entry of bell %s cannot be read and is passed over.", self._key)
             return None
 

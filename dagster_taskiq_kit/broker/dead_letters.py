@@ -4,7 +4,7 @@ Invariant: a message becomes a dead letter in the same script that ends its reco
 between the two; the newest ten thousand or so are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -51,21 +51,22 @@ def read_all(connection: SyncConnection, most: int = 1000) -> Sequence[DeadLette
     entries = cast(
         "list[tuple[bytes, dict[bytes, bytes]]]", connection.attempt(lambda: ask(key, count=most))
     )
-    return [
-        DeadLetter(
-            entry_id=text(entry_id),
-            task_id=text(values[b"id"]),
-            queue=text(values[b"queue"]),
-            kind=text(values[b"kind"]),
-            run_id=text(values[b"run_id"]),
-            reason=text(values[b"reason"]),
-            payload=values[b"payload"],
-        )
-        for entry_id, values in entries
-    ]
+    return [_read(text(entry_id), values) for entry_id, values in entries]
 
 
-Exhumed = Literal["queued", "none", "alive"]
+def _read(entry_id: str, values: Mapping[bytes, bytes]) -> DeadLetter:
+    """Return a letter; what was written by another hand lacks what a letter has."""
+
+    def said(name: str) -> str:
+        return text(values.get(name.encode(), b""))
+
+    return DeadLetter(
+        entry_id, said("id"), said("queue"), said("kind"), said("run_id"),
+        said("reason") or "It is not a dead letter of ours.", values.get(b"payload", b""),
+    )  # fmt: skip
+
+
+Exhumed = Literal["queued", "none", "alive", "unreadable"]
 
 
 def requeue(entry_id: str) -> Call[Exhumed]:

@@ -56,8 +56,8 @@ def read_histograms(connection: SyncConnection) -> Histograms:
         what, _, rest = text(field).partition("|")
         place, _, bucket = rest.rpartition("|")
         queue, _, kind = place.rpartition("|")
-        if what not in BUCKETS_S:
-            continue
+        if what not in BUCKETS_S or not value.isdigit() or not (bucket == _SUM or bucket.isdigit()):
+            continue  # written by another hand
         counts.setdefault((what, queue, kind), list(empty(what).counts))
         if bucket == _SUM:
             sums_s[what, queue, kind] = int(value) / 1000

@@ -8,10 +8,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from ..messages import UNREADABLE
 from ..states import Kind, State
 from .connection import SyncConnection
+from .replies import WRONG_TYPE, code_of
 from .scripts import text
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record
     """Read the hash of a record, as HGETALL gives it; None when there is none that can be read."""
     try:
         return _read_record(task_id, flat) if flat else None
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         logger.warning("The record of %s cannot be read (%s).", task_id, error)
         return None
 
@@ -69,7 +71,7 @@ def _read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Recor
         claimed_at_ms=stamp("claimed_at"),
         began_at_ms=stamp("began_at"),
         ended_at_ms=stamp("ended_at"),
-        detail=json.loads(fields.get("detail") or "{}"),
+        detail=dict(json.loads(fields.get("detail") or "{}")),
     )
 
 
@@ -79,8 +81,7 @@ def fetch(connection: SyncConnection, task_id: str) -> Record | None:
     Raises:
         BrokerUnavailable: No answer within ``give_up_s``.
     """
-    key = connection.keys.name("record", task_id)
-    return connection.attempt(lambda: read_record(task_id, connection.client.hgetall(key)))
+    return fetch_all(connection, [task_id])[task_id]
 
 
 def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[str, Record | None]:
@@ -94,11 +95,20 @@ def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[st
         pipeline = connection.client.pipeline(transaction=False)
         for task_id in task_ids:
             pipeline.hgetall(connection.keys.name("record", task_id))
-        answers = pipeline.execute()
+        answers = pipeline.execute(raise_on_error=False)
         rows = zip(task_ids, answers, strict=True)
-        return {task_id: read_record(task_id, answer) for task_id, answer in rows}
+        return {task_id: read_record(task_id, _hash(answer)) for task_id, answer in rows}
 
     return connection.attempt(ask) if task_ids else {}
+
+
+def _hash(answer: Any) -> Mapping[bytes | str, bytes | str]:
+    """Return the hash that a command answered with: a key of another type holds none."""
+    if isinstance(answer, Exception):
+        if code_of(answer) == WRONG_TYPE:
+            return {}
+        raise answer
+    return cast("Mapping[bytes | str, bytes | str]", answer)
 
 
 def open_messages(

@@ -19,6 +19,9 @@ _ROTATED = (
 _REFUSED = "it refused us"
 _RIGHTS = "Check user and password in the url, and the user's ACL."
 
+#: Somebody wrote to a key of ours: scripts set it aside when they next come by.
+WRONG_TYPE = "WRONGTYPE"
+
 #: Codes by which a server says "not now", and what to say of them.
 TRANSIENT: Mapping[str, str] = {
     "ASK": _LATER,
@@ -34,6 +37,7 @@ TRANSIENT: Mapping[str, str] = {
     "READONLY": "it is a replica now",
     "TRYAGAIN": _LATER,
     "UNBLOCKED": _LATER,
+    WRONG_TYPE: "a key of the kit's is of another type; a worker sets it aside when it comes by",
 }
 #: Codes by which it says "not you".
 REFUSED = frozenset({"DENIED", "NOAUTH", "NOPERM", "WRONGPASS"})

@@ -24,7 +24,7 @@ class Script:
 
     Args:
         name: File name without ``.lua``.
-        source: Key functions, transition table, prelude and the script.
+        source: Key functions with what they stand on, transition table, prelude and the script.
         sha: SHA-1 of the source, by which the server knows it.
     """
 
@@ -65,6 +65,7 @@ def load_script(name: str) -> Script:
     """Return one script, composed with the prelude it stands on."""
     source = "\n".join(
         [
+            _lua_file("sound_keys"),
             lua_key_functions(),
             _legal_transitions(),
             lua_buckets(),

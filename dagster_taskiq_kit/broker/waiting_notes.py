@@ -35,8 +35,12 @@ class WaitingNotes:
                 stream = self._broker.keys.name("stream", queue, lane, str(band))
                 pipeline.xrange(stream, count=_MOST)
             entries = [entry for answer in pipeline.execute() for entry in answer]
-            task_ids = [text(fields[b"id"]) for _, fields in entries]
-            return sorted({task_id.split(":")[1] for task_id in task_ids})
+            ids = [text(fields[b"id"]) for _, fields in entries if b"id" in fields]
+            keys = [self._broker.keys.name("record", task_id) for task_id in ids]
+            for key in keys:
+                pipeline.hget(key, "run_id")
+            runs = {text(run_id) for run_id in pipeline.execute() if run_id}
+            return sorted(runs)
 
         return self._broker.attempt(ask)
 

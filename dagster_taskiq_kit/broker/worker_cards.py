@@ -12,7 +12,10 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from functools import cache
+from typing import Literal, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from ..boot_time import boot_time_s
 from ..version import SCHEMA_VERSION, __version__
@@ -22,6 +25,7 @@ from .scripts import Call, text
 _ORDER_TTL_S = 3_600
 
 
+@with_config(ConfigDict(allow_inf_nan=False, extra="ignore"))
 @dataclass(frozen=True)
 class WorkerCard:
     """What a worker says of itself.
@@ -77,11 +81,23 @@ class WorkerCard:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, card: str) -> "WorkerCard":
-        """Read a stored card; fields of a newer release are passed over."""
-        values: Mapping[str, Any] = json.loads(card)
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        return cls(**known)
+    def from_json(cls, card: str | bytes) -> "WorkerCard":
+        """Read a stored card; fields of a newer release are passed over.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            return _reader().validate_json(card, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"a card: {where} {first['msg']}") from None
+
+
+@cache
+def _reader() -> "TypeAdapter[WorkerCard]":
+    return TypeAdapter(WorkerCard)
 
 
 def age_by_own_clock_s(card: WorkerCard) -> float:
@@ -184,9 +200,12 @@ def last_seen(connection: SyncConnection, worker_id: str) -> LastSeen | None:
         card, renewed_at = connection.client.hmget(key, "card", "renewed_at")
         if card is None or renewed_at is None:
             return None
+        try:
+            said, at_s = WorkerCard.from_json(card), int(renewed_at) / 1000
+        except ValueError:
+            return None
         seconds, micros = connection.client.time()
-        silent_s = seconds + micros / 1e6 - int(renewed_at) / 1000
-        said = WorkerCard.from_json(text(card))
+        silent_s = seconds + micros / 1e6 - at_s
         return LastSeen(said, max(0.0, min(silent_s, age_by_own_clock_s(said))))
 
     return connection.attempt(ask)

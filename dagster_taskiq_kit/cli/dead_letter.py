@@ -68,6 +68,7 @@ def requeue(letters: tuple[str, ...], every: bool, as_json: bool, **broker: Any)
                     "queued": f"{found.task_id} waits in queue {found.queue!r} again.",
                     "none": f"{found.task_id} is no dead letter any more.",
                     "alive": f"{found.task_id} was left alone: a message of that id has not ended.",
+                    "unreadable": f"{found.entry_id} is no message of ours: purge it.",
                 }
                 lines.append(said[done])
                 data.append({"letter": found.entry_id, "task_id": found.task_id, "outcome": done})

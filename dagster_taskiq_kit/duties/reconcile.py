@@ -284,8 +284,8 @@ def _unserved_in_words(queue: str, snapshot: Snapshot) -> str:
     if unready:
         return (
             f"No worker takes work from queue {queue!r}, in which work of this run waits: worker "
-            f"{unready[0].name} on {unready[0].host} cannot load its code any more "
-            f"({unready[0].trouble}). Mend the code; the run goes on then."
+            f"{unready[0].name} on {unready[0].host} is not ready "
+            f"({unready[0].trouble.rstrip('.')}). Mend that; the run goes on then."
         )
     return (
         f"No live worker serves queue {queue!r}, in which work of this run waits. "

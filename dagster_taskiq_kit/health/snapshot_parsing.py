@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..broker.doubts import is_doubtful
 from ..broker.watchers import JUDGING
 from ..broker.worker_cards import WorkerCard
+from ..messages import UNREADABLE
 from ..settings import QueueObjective
 from .snapshot import (
     HeldReading,
@@ -79,7 +80,7 @@ def _readable(entries: Iterable[E], read: Callable[[E], T]) -> Sequence[T]:
     for entry in entries:
         try:
             found.append(read(entry))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             logger.warning("The broker holds what cannot be read (%s): %.200s", error, entry)
     return found
 

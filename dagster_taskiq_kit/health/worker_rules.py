@@ -158,10 +158,11 @@ def _code_loaded(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
         "workers",
         "code_loaded",
         Severity.ERROR if unready else Severity.OK,
-        f"{counted(len(unready), 'worker')} cannot load the code any more and takes no work "
-        f"({'; '.join(said)})." if unready else "Every live worker can load its code.",
-        "Mend the code: it is tried again each half minute. What waits is taken by other workers."
-        if unready else "",
+        f"{counted(len(unready), 'worker')} cannot load the code any more, or cannot keep a lane "
+        f"going, and may take no work ({'; '.join(said)})." if unready
+        else "Every live worker can load its code and listens.",
+        "Mend the code, or what the worker's log says: it is tried again each half minute. What "
+        "waits is taken by other workers." if unready else "",
         {"unready_workers": len(unready)},
         "error when a live worker cannot load its code",
     )  # fmt: skip

@@ -62,14 +62,15 @@ def serve_one(
         instance: The Dagster instance, without open connections.
         wire: To the fork server.
     """
-    packet = wire.receive()
-    if packet is not None and packet["op"] == "connect":
-        connect_ahead(instance)
-        packet = wire.receive()
-    if packet is None:
-        os._exit(0)
-    message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
+    message: Message | None = None
     try:
+        packet = wire.receive()
+        if packet is not None and packet["op"] == "connect":
+            connect_ahead(instance)
+            packet = wire.receive()
+        if packet is None:
+            os._exit(0)
+        message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
         outcome, detail = _execute(
             code, prepared, instance, wire, message, Place(**packet["place"])
         )
@@ -82,12 +83,7 @@ def serve_one(
         refused = isinstance(error, CodeError)
         info = seam.serializable_error_info_from_exc_info(sys.exc_info())
         reason = str(error) if refused else info.to_string()
-        try:
-            _fail_run(instance, message, reason)
-        except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
-            reason = f"{reason}\nIts run could not be told: {also}"
-        outcome = State.REFUSED if refused else State.CRASHED
-        wire.send(op="done", outcome=outcome.value, detail={"reason": reason[-_MOST_SAID:]})
+        _tell_end(instance, message, State.REFUSED if refused else State.CRASHED, reason, wire)
     finally:
         try:
             _say_what_is_left(instance, message)
@@ -102,22 +98,40 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
         error: Why the code location could not be loaded.
         wire: To the fork server.
     """
-    packet = wire.receive()
-    if packet is not None and packet["op"] == "connect":
-        packet = wire.receive()  # there is nothing to connect for
-    if packet is None:
-        os._exit(0)
     try:
+        packet = wire.receive()
+        if packet is not None and packet["op"] == "connect":
+            packet = wire.receive()  # there is nothing to connect for
+        if packet is None:
+            os._exit(0)
         message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
         wire.send(op="begin")
         _wait_for_go(wire)
-        with open_instance_through_outages() as instance:
-            _fail_run(instance, message, str(error))
-        wire.send(op="done", outcome=State.REFUSED.value, detail={"reason": str(error)})
+        try:
+            with open_instance_through_outages() as instance:
+                _tell_end(instance, message, State.REFUSED, str(error), wire)
+        except Exception as also:  # noqa: BLE001  (an instance that cannot be opened)
+            _tell_end(None, message, State.REFUSED, f"{error}\nIts run is not told: {also}", wire)
     except NotAllowed:
         pass
     finally:
         leave()
+
+
+def _tell_end(
+    instance: dg.DagsterInstance | None,
+    message: Message | None,
+    outcome: State,
+    reason: str,
+    wire: Wire,
+) -> None:
+    """Say why it ended, in the run's log and, whatever becomes of that, to the worker."""
+    try:
+        if instance is not None and message is not None:
+            _fail_run(instance, message, reason)
+    except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
+        reason = f"{reason}\nIts run could not be told: {also}"
+    wire.send(op="done", outcome=outcome.value, detail={"reason": reason[-_MOST_SAID:]})
 
 
 def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> None:
@@ -128,9 +142,9 @@ def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> No
             instance.report_run_failed(run, reason)
 
 
-def _say_what_is_left(instance: dg.DagsterInstance, message: Message) -> None:
+def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> None:
     """Say in the run's log which threads keep this process from leaving, once."""
-    if isinstance(message, TaskMessage):
+    if message is None or isinstance(message, TaskMessage):
         return
     until_s = time.monotonic() + _THREADS_MAY_TAKE_S
     while (left := threads_left()) and time.monotonic() < until_s:

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import dagster as dg
 
@@ -38,12 +39,12 @@ from ..states import Kind
 from .execution import Deliveries
 from .fork_client import ForkServerClient
 from .forked_server import ForkedServer
-from .lane_supervision import LaneSupervision
 from .lanes import LaneReceiver
-from .memory import used_mib
-from .options import MEMORY_OPTION, WorkerOptions
+from .memory import watch_memory
+from .options import WorkerOptions
 from .orders import Orders
 from .storage_marker import read_marker
+from .supervision import Supervision
 from .witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,6 @@ _CANCEL_AGAIN_S = 0.2
 _LINES = {"steps": (Kind.STEP, Kind.TASK), "runs": (Kind.RUN,)}
 
 
-_MEMORY_LOOK_S = 0.5
 _STORAGE_LOOK_S = 60.0
 
 #: What a kill may take between the fork server's deadline and the last process being gone.
@@ -103,7 +103,7 @@ class Worker:
             for location, server in zip(options.locations, forked, strict=True)
         ]
         self._finish = asyncio.Event()
-        self._lanes = LaneSupervision(self._finish)
+        self._supervision = Supervision()
         self._stop = asyncio.Event()
         self._state = "alive"
         self._good_until_s = 0.0
@@ -114,6 +114,7 @@ class Worker:
 
         Raises:
             CodeLoadFailed: A code location did not import.
+            WorkerFailed: It could not renew its lease for a lease, for no fault of the broker's.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -160,24 +161,41 @@ class Worker:
             ", ".join(f"{server.location.name} ({server.mode})" for server in self._servers),
             extra={"action": "ready", "worker_id": self.worker_id},
         )
+        keep, for_ever = self._supervision.keep, asyncio.Event()
+        renewing = asyncio.create_task(
+            keep("Its heartbeat", self._renew, for_ever, hopeless=self._lease_is_over)
+        )
         background = [
-            asyncio.create_task(self._renew()),
-            asyncio.create_task(self._orders.hear()),
-            asyncio.create_task(self._watch_memory()),
+            renewing,
+            asyncio.create_task(keep("Its hearing of orders", self._orders.hear, for_ever)),
+            asyncio.create_task(keep("Its watch over memory", self._watch_memory, for_ever)),
             *(asyncio.create_task(self._do(duty)) for duty in self._duties()),
         ]
         lanes = [
-            asyncio.create_task(self._lanes.keep(name, make)) for name, make in self._receivers()
+            asyncio.create_task(keep(f"Lane {name}", partial(self._listen, make), self._finish))
+            for name, make in self._receivers()
         ]
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait([stopping, *lanes], return_when=asyncio.FIRST_COMPLETED)
+            ends = [stopping, renewing, *lanes]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             await self._drain(lanes)
         finally:
             stopping.cancel()
             await _cancel(background)
             with contextlib.suppress(BrokerError):
                 await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
+        if not renewing.cancelled():
+            renewing.result()
+
+    async def _watch_memory(self) -> None:
+        await watch_memory(self._deliveries, self._options.max_memory_mib)
+
+    def _lease_is_over(self) -> bool:
+        return boot_time_s() > self._good_until_s
+
+    async def _listen(self, make: Callable[[], LaneReceiver]) -> None:
+        await make().listen(self._finish)
 
     def _receivers(self) -> Sequence[tuple[str, Callable[[], LaneReceiver]]]:
         """Return what makes the receiver of each lane, by its name."""
@@ -285,19 +303,6 @@ class Worker:
         for server in self._servers:
             server.vouch(self._good_until_s)
 
-    async def _watch_memory(self) -> None:
-        limit_mib = self._options.max_memory_mib
-        while limit_mib is not None:
-            await asyncio.sleep(_MEMORY_LOOK_S)
-            for each in self._deliveries.executing():
-                used = await asyncio.to_thread(used_mib, each.pid) if each.pid else 0
-                if used > limit_mib:
-                    reason = (
-                        f"It used {used:.0f} MiB of memory, more than its limit of {limit_mib} MiB "
-                        f"({MEMORY_OPTION} of its worker)."
-                    )
-                    self._deliveries.exceed(each.message.task_id, reason)
-
     # -- duties of the whole fleet
 
     def _duties(self) -> Sequence[Duty]:
@@ -376,7 +381,7 @@ class Worker:
 
     def _trouble(self) -> str:
         code = [f"{s.location.name}: {s.trouble}" for s in self._servers if s.trouble]
-        return " ".join(filter(None, [*code, self._lanes.trouble]))
+        return " ".join(filter(None, [*code, self._supervision.trouble]))
 
     def _say_outage(self, away: bool) -> None:
         logger.warning("The broker is %s.", "away; waiting for it" if away else "back")

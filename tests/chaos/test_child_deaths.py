@@ -91,7 +91,7 @@ def _serve_broken_code(chaos: Chaos, tmp_path) -> None:
     ]
     assert not finding.ok
     assert "half a deploy" in finding.sentence
-    noted = lambda: [line for line in fleet.said(run_id) if "cannot load its code" in line]  # noqa: E731
+    noted = lambda: [line for line in fleet.said(run_id) if "is not ready" in line]  # noqa: E731
     fleet.wait_for(
         lambda: any("half a deploy" in line for line in noted()), "the run's log", chaos.explain
     )

@@ -3,15 +3,21 @@
 import contextlib
 import json
 import random
+from dataclasses import asdict
 
 import pytest
 
 from dagster_taskiq_kit import messages
 from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, worker_cards
 from dagster_taskiq_kit.broker.bells import Bell
+from dagster_taskiq_kit.broker.histograms import read_histograms
+from dagster_taskiq_kit.broker.keys import KEYS
 from dagster_taskiq_kit.broker.records import Delivery
+from dagster_taskiq_kit.broker.waiting_notes import WaitingNotes
+from dagster_taskiq_kit.broker.watchers import Watch, take_watch
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import MessageError
+from dagster_taskiq_kit.exporter.sources import BrokerSource
 from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.health.snapshot import read_snapshot
 from dagster_taskiq_kit.states import Kind, State
@@ -37,26 +43,108 @@ def submit(connection, task_id) -> None:
     )  # fmt: skip
 
 
-def spoil(chance: random.Random, connection, task_id) -> None:
-    """Do one thing to a queued record, its entry, or what stands beside it."""
-    client, key = connection.client, connection.keys.name
-    record, stream = key("record", task_id), key("stream", "default", "step", "5")
-    rubbish = chance.choice(RUBBISH)
-    what = chance.randrange(9)
-    if what < 4:
-        client.hset(record, chance.choice(FIELDS), rubbish)
-    elif what == 4:
-        client.hdel(record, chance.choice(FIELDS))
-    elif what == 5:
-        client.delete(record)
-        client.rpush(record, rubbish)
-    elif what == 6:
-        client.xadd(stream, {chance.choice(["id", "at", "x"]): rubbish})
-    elif what == 7:
-        client.hset(key("worker", f"w-{chance.randrange(3)}"), "card", rubbish)
-        client.zadd(key("workers"), {f"w-{chance.randrange(3)}": 4e12})
-    else:
-        client.hset(key(chance.choice(["counters", "objectives", "histograms"])), rubbish, rubbish)
+class Spoiler:
+    """Does one thing to a queued record, its entry, or what stands beside it.
+
+    Args:
+        chance: What to do, and what to write.
+        connection: The broker.
+        task_id: The message.
+    """
+
+    def __init__(self, chance: random.Random, connection, task_id) -> None:
+        self.chance = chance
+        self.client, self.key = connection.client, connection.keys.name
+        self.task_id = task_id
+        self.record = self.key("record", task_id)
+        self.rubbish = chance.choice(RUBBISH)
+        self.worker = f"w-{chance.randrange(3)}"
+
+    def spoil(self) -> None:
+        fields = [self.a_field] * 4  # the likeliest by far
+        self.chance.choice(
+            [
+                *fields, self.without_a_field, self.of_another_type, self.an_entry, self.a_card,
+                self.typed_card, self.a_hash, self.counts, self.another_key, self.scores,
+                self.dead_letter, self.a_string,
+            ]
+        )()  # fmt: skip
+
+    def a_field(self) -> None:
+        self.client.hset(self.record, self.chance.choice(FIELDS), self.rubbish)
+
+    def without_a_field(self) -> None:
+        self.client.hdel(self.record, self.chance.choice(FIELDS))
+
+    def of_another_type(self) -> None:
+        self.client.delete(self.record)
+        self.client.rpush(self.record, self.rubbish)
+
+    def an_entry(self) -> None:
+        stream = self.key("stream", "default", "step", "5")
+        give_type(self.client, stream, "stream")
+        self.client.xadd(stream, {self.chance.choice(["id", "at", "x"]): self.rubbish})
+
+    def a_card(self) -> None:
+        give_type(self.client, self.key("worker", self.worker), "hash")
+        self.client.hset(self.key("worker", self.worker), "card", self.rubbish)
+        self.scored("workers", self.worker, 4e12)
+
+    def typed_card(self) -> None:
+        values = {**asdict(CARD), "worker_id": "w-0"}
+        rubbish = [5, None, [], {}, "x", float("nan"), float("inf"), [None], [[[]]]]
+        values[self.chance.choice(list(values))] = self.chance.choice(rubbish)
+        self.rubbish = json.dumps(values).encode()
+        self.a_card()
+
+    def a_hash(self) -> None:
+        name = self.key(self.chance.choice(["counters", "objectives", "histograms"]))
+        give_type(self.client, name, "hash")
+        self.client.hset(name, self.rubbish, self.rubbish)
+
+    def counts(self) -> None:
+        """What is counted from now on is no number."""
+        for name in ("counters", "histograms"):
+            give_type(self.client, self.key(name), "hash")
+        for event in ("submitted", "claimed", "refused", "dead"):
+            self.client.hset(self.key("counters"), f"{event}|default|step", self.rubbish)
+        bucket = f"wait|default|step|{self.chance.randrange(9)}"
+        self.client.hset(self.key("histograms"), bucket, self.rubbish)
+
+    def another_key(self) -> None:
+        """A key that scripts use, other than a record, is of another type."""
+        family = self.chance.choice([each for each in KEYS if each not in ("record", "result")])
+        parts = {
+            "queue": "default", "kind": "step", "band": str(self.chance.randrange(11)),
+            "run_id": "r", "worker_id": "w-1", "lane": "steps", "duty": "x",
+        }  # fmt: skip
+        name = self.key(family, *(parts[part] for part in KEYS[family].parts))
+        give_type(self.client, name, "set" if KEYS[family].type == "string" else "string")
+        write = self.client.sadd if KEYS[family].type == "string" else self.client.set
+        write(name, "x")
+
+    def scores(self) -> None:
+        score = self.chance.choice([float("inf"), float("-inf"), 1e300, -5])
+        self.scored(self.chance.choice(["queues", "workers", "lost_workers"]), self.rubbish, score)
+
+    def scored(self, family: str, member, score: float) -> None:
+        give_type(self.client, self.key(family), "zset")
+        self.client.zadd(self.key(family), {member: score})
+
+    def dead_letter(self) -> None:
+        give_type(self.client, self.key("dead"), "stream")
+        self.client.xadd(self.key("dead"), {self.chance.choice(["id", "queue", "x"]): self.rubbish})
+
+    def a_string(self) -> None:
+        self.client.set(
+            self.key(self.chance.choice(["schema", "watched", "watch", "born"])), self.rubbish
+        )
+        self.client.set(self.key("run_band", "r"), self.rubbish)
+
+
+def give_type(client, name: str, wanted: str) -> None:
+    if client.type(name).decode() != wanted:
+        client.delete(name)
 
 
 def claim(connection, token):
@@ -75,7 +163,7 @@ def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(conne
     connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
     for number in range(A_ROUND):
         submit(connection, f"step:r:{number}:1")
-        spoil(chance, connection, f"step:r:{number}:1")
+        Spoiler(chance, connection, f"step:r:{number}:1").spoil()
     submit(connection, "step:r:good:1")
     handed_out = set()
     for number in range(3 * A_ROUND):
@@ -97,6 +185,18 @@ def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(conne
     assert connection.run(leases.leases()).renewals
     connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
     readings.fetch_all(connection, [f"step:r:{number}:1" for number in range(A_ROUND)])
+    assert list(BrokerSource(connection.settings)())
+    read_histograms(connection)
+    WaitingNotes(connection).waiting_runs("default", "step")
+    watch = Watch("here", "health")
+    assert connection.run(take_watch(watch, 60, {})) == watch
+    connection.run(records.restore())
+    connection.run(records.prune(60))
+    connection.run(records.reprioritize("r", 3))
+    connection.run(records.pause("default", paused=True))
+    connection.run(records.take_turn("x", "w-1"))
+    for letter in dead_letters.read_all(connection):
+        connection.run(dead_letters.requeue(letter.entry_id))
     connection.run(records.cancel("r", whole_run=True, outcome_ttl_s=DAY_S))
 
 

@@ -35,7 +35,9 @@ def test_every_script_says_purpose_arguments_answer_and_why_it_is_atomic():
     from importlib import resources
 
     folder = resources.files("dagster_taskiq_kit.broker") / "scripts"
-    assert {path.name for path in folder.iterdir()} == {f"{n}.lua" for n in (*SCRIPTS, "prelude")}
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.lua" for name in (*SCRIPTS, "prelude", "sound_keys")
+    }
     for name in SCRIPTS:
         header = (folder / f"{name}.lua").read_text().split("\nlocal ")[0]
         for word in ("-- ", "ARGV: ", "Returns: ", "Atomic "):

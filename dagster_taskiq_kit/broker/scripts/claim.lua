@@ -14,7 +14,7 @@ for i = 7, 6 + kind_count do kinds[#kinds + 1] = ARGV[i] end
 for i = 7 + kind_count, #ARGV do queues[#queues + 1] = ARGV[i] end
 local paused = {}
 for _, queue in ipairs(redis.call('SMEMBERS', key.paused())) do paused[queue] = true end
-local readable = tonumber(redis.call('GET', key.schema()) or 0) <= tonumber(schema)
+local readable = (finite(redis.call('GET', key.schema())) or 0) <= tonumber(schema)
 
 local function answer(id)
   local r = read(id)
@@ -77,7 +77,7 @@ local function consider(queue, kind, band)
     if record and record.entry == head[1] then
       local fault = fault_of(id, record, queue, kind, band)
       if not fault then
-        local waiting_since = tonumber(head[2][4]) or tonumber(record.queued_at)
+        local waiting_since = finite(head[2][4]) or tonumber(record.queued_at)
         if not best or waiting_since < best.since then best = {id = id, since = waiting_since} end
         return
       end

@@ -4,5 +4,5 @@
 -- Atomic because two instances may arrive at once, and exactly one must win.
 redis.call('SET', key.instance(), ARGV[1], 'NX')
 redis.call('SET', key.born(), int(now_ms()), 'NX')
-redis.call('SET', key.schema(), ARGV[2], 'NX')
+if not finite(redis.call('GET', key.schema())) then redis.call('SET', key.schema(), ARGV[2]) end
 return {redis.call('GET', key.instance()), redis.call('GET', key.schema())}

@@ -26,6 +26,16 @@ local function decoded(text)
   return fine and type(value) == 'table' and value or {}
 end
 
+-- A number that JSON can hold; nil for what is none.
+local function finite(n)
+  n = tonumber(n or nil)
+  return n and n == n and n > -math.huge and n < math.huge and n or nil
+end
+
+local function is_band(band)
+  return string.match(band, '^%d%d?$') and tonumber(band) <= TOP_BAND
+end
+
 -- A key of another type holds no record.
 local function read(id)
   local flat = redis.pcall('HGETALL', key.record(id))
@@ -41,14 +51,20 @@ local function read(id)
     end
   end
   for _, name in ipairs({'claimed_at', 'began_at'}) do
-    if not tonumber(record[name]) then record[name] = record.queued_at end
+    if not finite(record[name]) then record[name] = record.queued_at end
   end
   record.worker = record.worker or ''
   return record
 end
 
+-- A count that is no number any more begins anew.
+local function add(counts, field, n)
+  local sum = redis.pcall('HINCRBY', counts, field, int(n))
+  if type(sum) ~= 'number' then redis.call('HSET', counts, field, int(n)) end
+end
+
 local function count(event, record)
-  redis.call('HINCRBY', key.counters(), event .. '|' .. record.queue .. '|' .. record.kind, 1)
+  add(key.counters(), event .. '|' .. record.queue .. '|' .. record.kind, 1)
 end
 
 -- Counts an observation into its bucket: a histogram that outlives every process.
@@ -57,13 +73,13 @@ local function observe(what, record, ms)
   local bounds, bucket = BUCKETS_MS[what], 1
   while bounds[bucket] and ms > bounds[bucket] do bucket = bucket + 1 end
   local place = what .. '|' .. record.queue .. '|' .. record.kind .. '|'
-  redis.call('HINCRBY', key.histograms(), place .. bucket, 1)
-  redis.call('HINCRBY', key.histograms(), place .. 'sum_ms', int(ms))
+  add(key.histograms(), place .. bucket, 1)
+  add(key.histograms(), place .. 'sum_ms', ms)
 end
 
 local function objective_ms(queue)
   local promised = redis.call('HGET', key.objectives(), queue)
-  return 1000 * (promised and tonumber(decoded(promised).slo_s) or DEFAULT_SLO_S)
+  return 1000 * (promised and finite(decoded(promised).slo_s) or DEFAULT_SLO_S)
 end
 
 -- A delivery begins or ends: how long it waited, whether that was too long, how long it ran.
@@ -196,7 +212,7 @@ local function unbury(entry_id)
   local letter = {}
   for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
   redis.call('XDEL', key.dead(), entry_id)
-  redis.call('ZREM', key.buried(letter.queue), entry_id)
+  redis.call('ZREM', key.buried(letter.queue or ''), entry_id)
   return letter
 end
 
@@ -225,7 +241,7 @@ local function give_back(id, record, max_deliveries, reason, at, ttl_s)
     return 'refused'
   end
   local fields = {}
-  if max_deliveries == 0 then fields.deliveries = int(record.deliveries - 1) end
+  if max_deliveries == 0 then fields.deliveries = int(math.max(0, record.deliveries - 1)) end
   move(id, record, 'queued', at, fields)
   if max_deliveries > 0 then
     count('redelivered', record)

@@ -8,7 +8,7 @@ local at, served, forgotten = now_ms(), {}, {}
 for _, each in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do
   local card = redis.call('HGET', key.worker(each), 'card')
   local queues = card and decoded(card).queues
-  for _, queue in ipairs(type(queues) == 'table' and queues or {}) do served[queue] = true end
+  for _, queue in ipairs(type(queues) == 'table' and queues or {}) do served[tostring(queue)] = true end
 end
 
 local function is_used(queue)

@@ -13,8 +13,11 @@ redis.call('SET', key.instance(), instance, 'NX')
 redis.call('SET', key.born(), int(at), 'NX')
 redis.call('ZADD', key.workers(), at + lease_ms, worker)
 redis.call('HSET', key.worker(worker), 'card', card, 'renewed_at', int(at))
-redis.call('HINCRBY', key.worker(worker), 'renewal', 1)
+add(key.worker(worker), 'renewal', 1)
 redis.call('PEXPIRE', key.worker(worker), lease_ms + DAY_S * 1000)
+-- What readers read without a script is sound again within a renewal, on an idle fleet too.
+for _, name in ipairs({'counters', 'dead', 'histograms', 'objectives', 'open_runs', 'unserved'}) do key[name]() end
+for _, name in ipairs({'held', 'orders'}) do key[name](worker) end
 local orders, named = {}, {}
 for i = 6, #ARGV, 3 do
   local id, token, began = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -39,7 +42,7 @@ local unnamed = {}
 for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
   if not named[id] then
     local record = read(id)
-    local times = tonumber(redis.call('HGET', key.unnamed(worker), id) or 0) + 1
+    local times = (finite(redis.call('HGET', key.unnamed(worker), id)) or 0) + 1
     if not record or (record.state ~= 'claimed' and record.state ~= 'running') then
       redis.call('SREM', key.held(worker), id)
     elseif times >= 2 then

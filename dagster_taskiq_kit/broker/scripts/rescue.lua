@@ -13,8 +13,7 @@ if since_ms < 0 or since_ms > tonumber(most_ms) then return {0} end
 
 local function card_of(worker)
   local known = redis.call('HMGET', key.worker(worker), 'card', 'renewed_at')
-  local readable, card = pcall(cjson.decode, known[1] or '{}')
-  return readable and type(card) == 'table' and card or {}, tonumber(known[2] or at) or at
+  return decoded(known[1] or '{}'), finite(known[2] or at) or at
 end
 
 for i = 5, #ARGV, 3 do
@@ -22,9 +21,9 @@ for i = 5, #ARGV, 3 do
   if redis.call('ZSCORE', key.workers(), worker) and renewal_of(worker) == renewal then
     local card, renewed_at = card_of(worker)
     local reason = string.format('Worker %s on host %s was not heard for %d s.', worker,
-      tostring(card.host or 'unknown'), silent_s)
+      tostring(card.host or 'unknown'), finite(silent_s) or 0)
     local detail = cjson.encode({
-      reason = reason, worker = worker, host = card.host or '', pid = card.pid or 0,
+      reason = reason, worker = worker, host = tostring(card.host or ''), pid = finite(card.pid) or 0,
       last_heartbeat_ms = renewed_at,
     })
     for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
@@ -38,11 +37,11 @@ for i = 5, #ARGV, 3 do
     end
     redis.call('ZREM', key.workers(), worker)
     -- It may thaw and claim before it renews: nobody else's old look is about that.
-    redis.call('HINCRBY', key.worker(worker), 'renewal', 1)
+    add(key.worker(worker), 'renewal', 1)
     redis.call('EXPIRE', key.worker(worker), DAY_S)
     redis.call('ZREMRANGEBYSCORE', key.lost_workers(), '-inf', at - HOUR_S * 1000)
     redis.call('ZADD', key.lost_workers(), at, worker)
-    redis.call('HINCRBY', key.counters(), 'worker_lost||', 1)
+    add(key.counters(), 'worker_lost||', 1)
     redis.call('EXPIRE', key.lost_workers(), HOUR_S)
     redis.call('DEL', key.held(worker), key.unnamed(worker))
   end

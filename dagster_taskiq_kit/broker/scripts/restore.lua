@@ -21,9 +21,12 @@ local function restore(queue, kind)
     if not record or record.state ~= 'queued' then
       redis.call('ZREM', key.waiting(queue, kind), id)
     elseif record.queue == queue and record.kind == kind then
+      -- In a stream that is read, a record that cannot be handed out is found and condemned.
+      if not is_band(record.band) then record.band = '0' end
       local entry = record.entry or '0-0'
       local found = redis.pcall('XRANGE', key.stream(queue, kind, record.band), entry, entry)
-      if found.err or #found == 0 then
+      -- An entry of the same number in a stream that began anew is another message's.
+      if found.err or #found == 0 or found[1][2][2] ~= id then
         enqueue(id, record)
         restored[#restored + 1] = id
       end

@@ -6,14 +6,14 @@ local KINDS = {'run', 'step', 'task'}
 local at = now_ms()
 
 local function head_score(zset)
-  return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
+  return finite(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
 end
 
 local queues = {}
 local used = redis.call('ZRANGE', key.queues(), 0, -1, 'WITHSCORES')
 for i = 1, #used, 2 do
   local name = used[i]
-  local queue = {name = name, first_used_ms = tonumber(used[i + 1]), waiting = {}, oldest_at_ms = {}}
+  local queue = {name = name, first_used_ms = finite(used[i + 1]) or at, waiting = {}, oldest_at_ms = {}}
   for _, kind in ipairs(KINDS) do
     queue.waiting[kind] = redis.call('ZCARD', key.waiting(name, kind))
     if queue.waiting[kind] > 0 then
@@ -33,9 +33,9 @@ local function held_by(worker)
   local held = {}
   for _, id in ipairs(redis.call('SMEMBERS', key.held(worker))) do
     local record = redis.pcall('HMGET', key.record(id), 'state', 'queue', 'claimed_at', 'began_at')
-    if not record.err and record[1] and record[2] and tonumber(record[4] or record[3]) then
+    if not record.err and record[1] and record[2] and finite(record[4] or record[3]) then
       held[#held + 1] = {
-        id = id, state = record[1], queue = record[2], since_ms = tonumber(record[4] or record[3]),
+        id = id, state = record[1], queue = record[2], since_ms = finite(record[4] or record[3]),
       }
     end
   end
@@ -48,8 +48,8 @@ for i = 1, #leases, 2 do
   local entry = redis.call('HMGET', key.worker(leases[i]), 'card', 'renewed_at')
   if entry[1] then
     workers[#workers + 1] = {
-      id = leases[i], lease_until_ms = tonumber(leases[i + 1]), card = entry[1],
-      renewed_at_ms = tonumber(entry[2]), held = held_by(leases[i]),
+      id = leases[i], lease_until_ms = finite(leases[i + 1]) or at, card = entry[1],
+      renewed_at_ms = finite(entry[2]), held = held_by(leases[i]),
     }
   end
 end
@@ -58,7 +58,7 @@ local lost = {}
 local lost_at = redis.call('ZRANGE', key.lost_workers(), at - HOUR_S * 1000, '+inf', 'BYSCORE', 'WITHSCORES')
 for i = 1, #lost_at, 2 do
   lost[#lost + 1] = {
-    id = lost_at[i], at_ms = tonumber(lost_at[i + 1]),
+    id = lost_at[i], at_ms = finite(lost_at[i + 1]) or at,
     card = redis.call('HGET', key.worker(lost_at[i]), 'card') or nil,
   }
 end
@@ -72,6 +72,6 @@ return cjson.encode({
   counters = redis.call('HGETALL', key.counters()),
   dead_letters = redis.call('XLEN', key.dead()),
   info = type(info) == 'string' and info or nil,
-  watched_ms = tonumber(redis.call('GET', key.watched()) or nil),
-  born_ms = tonumber(redis.call('GET', key.born()) or nil),
+  watched_ms = finite(redis.call('GET', key.watched())),
+  born_ms = finite(redis.call('GET', key.born())),
 })

@@ -9,16 +9,16 @@
 -- worker lives that could claim what it cannot read; from then on none of those claims anything.
 local id, kind, queue, band, run_id, payload, ttl_s, superseded_id, schema = unpack(ARGV)
 schema = tonumber(schema)
-local known = redis.call('HGET', key.record(id), 'state')
-if known then return {0, known} end
+local known = redis.pcall('HGET', key.record(id), 'state')
+if type(known) == 'string' and LEGAL[known] then return {0, known} end
 
 local at = now_ms()
-if tonumber(redis.call('GET', key.schema()) or 0) < schema then
+if (finite(redis.call('GET', key.schema())) or 0) < schema then
   local older = {-1}
   -- Who is registered counts as alive: a clock does not say that it is not, the rescue does.
   for _, worker in ipairs(redis.call('ZRANGE', key.workers(), 0, -1)) do
     local card = redis.call('HGET', key.worker(worker), 'card')
-    if card and (tonumber(decoded(card).schema) or 1) < schema then older[#older + 1] = worker end
+    if card and (finite(decoded(card).schema) or 1) < schema then older[#older + 1] = worker end
   end
   if #older > 1 then return older end
   redis.call('SET', key.schema(), schema)
@@ -28,7 +28,8 @@ local superseded = superseded_id ~= '' and read(superseded_id)
 if superseded and superseded.state == 'lost' then
   conclude(superseded_id, superseded, 'crashed', at, superseded.detail, ttl_s)
 end
-band = run_id ~= '' and redis.call('GET', key.run_band(run_id)) or band
+local moved_to = run_id ~= '' and redis.call('GET', key.run_band(run_id))
+if moved_to and is_band(moved_to) then band = moved_to end
 local record = {
   kind = kind, queue = queue, band = band, run_id = run_id, state = 'queued',
   payload = payload, queued_at = int(at), deliveries = '0',

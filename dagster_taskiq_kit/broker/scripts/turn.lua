@@ -12,6 +12,6 @@ if holder and holder ~= worker and now ~= overdue and redis.call('ZSCORE', key.w
   return now
 end
 redis.call('HSET', turn, 'holder', worker)
-redis.call('HINCRBY', turn, 'times', 1)
+add(turn, 'times', 1)
 redis.call('EXPIRE', turn, DAY_S)
 return ''

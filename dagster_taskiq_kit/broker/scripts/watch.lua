@@ -5,8 +5,10 @@
 local who, lease_ms = ARGV[1], ARGV[2]
 local holder = redis.call('GET', key.watch())
 -- A last tick in the future: the clock was set back, and with it the end of the holder's lease.
-local set_back = tonumber(redis.call('GET', key.watched()) or 0) > now_ms()
-if holder and holder ~= who and not set_back then return holder end
+local set_back = (finite(redis.call('GET', key.watched())) or 0) > now_ms()
+local held = decoded(holder or '')
+local readable = type(held.location) == 'string' and type(held.sensor) == 'string'
+if readable and holder ~= who and not set_back then return holder end
 redis.call('SET', key.watch(), who, 'PX', lease_ms)
 redis.call('SET', key.watched(), int(now_ms()))
 redis.call('DEL', key.objectives())
