@@ -4,6 +4,7 @@ Invariant: it connects when it is first used and never before, so definitions lo
 """
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from .health.snapshot import QueueReading, Snapshot, WorkerReading, read_snapsho
 from .health.steering import check_queue_is_there
 from .settings import TaskiqSettings
 from .user_tasks import RunContext, Task, TaskHandle, UserTasks
+
+logger = logging.getLogger(__name__)
 
 
 class TaskiqResource(dg.ConfigurableResource[Any]):
@@ -192,17 +195,16 @@ class TaskiqResource(dg.ConfigurableResource[Any]):
             ordered=ordered,
             timeout_s=timeout_s,
             queue=queue,
-            tell=self._tell,
         )
 
     def _tell(self, sentence: str) -> None:
         context = self.get_resource_context() if self._run.run_id else None
-        if context is not None and context.log is not None:
-            context.log.info(sentence)
+        log = context.log if context is not None and context.log is not None else logger
+        log.info(sentence)
 
     def _tasks(self) -> UserTasks:
         if self._user_tasks is None:
-            self._user_tasks = UserTasks(self._broker(), self._run)
+            self._user_tasks = UserTasks(self._broker(), self._run, self._tell)
         return self._user_tasks
 
     def _broker(self) -> SyncConnection:

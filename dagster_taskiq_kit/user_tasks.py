@@ -19,6 +19,8 @@ from .broker.readings import Record
 from .broker.results import TRACEBACK_LABEL, read_result
 from .broker.stream_broker import PriorityStreamBroker
 from .errors import ConfigurationError, TaskEnded, TaskTimedOut
+from .health.findings import start_worker
+from .health.snapshot import read_snapshot
 from .messages import LOCATION_LABEL, RUN_ID_LABEL
 from .seconds import check_seconds
 from .settings import check_queue_name
@@ -106,12 +108,18 @@ class UserTasks:
     Args:
         connection: The broker.
         run: On whose behalf.
+        tell: Called with sentences for who waits: progress, and queues that nobody serves.
     """
 
-    def __init__(self, connection: SyncConnection, run: RunContext) -> None:
+    def __init__(
+        self, connection: SyncConnection, run: RunContext, tell: Callable[[str], None]
+    ) -> None:
         self._broker = connection
         self._settings = connection.settings
         self._run = run
+        self._tell = tell
+        #: Queues of which it was told that nobody serves them.
+        self._unserved: set[str] = set()
         # What was imported may belong to taskiq's shared broker, which sends nothing by itself.
         self._sender = PriorityStreamBroker(self._settings)
 
@@ -196,7 +204,6 @@ class UserTasks:
         ordered: bool,
         timeout_s: float | None,
         queue: str | None,
-        tell: Callable[[str], None],
     ) -> Iterator[Any]:
         """Call a task for each item, at most ``max_in_flight`` at once; yields the results."""
         if timeout_s is not None:
@@ -225,29 +232,57 @@ class UserTasks:
                     done += 1
                 if time.monotonic() - told_s > _TELL_EVERY_S:
                     told_s = time.monotonic()
-                    tell(f"{task.task_name}: {done} done, {len(in_flight)} in flight.")
+                    self._tell(f"{task.task_name}: {done} done, {len(in_flight)} in flight.")
                 while following in finished or (finished and not ordered):
                     number = following if ordered else next(iter(finished))
                     yield finished.pop(number)
                     following += 1
         finally:
             self.cancel(handle for _, handle, _ in in_flight.values())
-        tell(f"{task.task_name}: all {done} done.")
+        self._tell(f"{task.task_name}: all {done} done.")
 
     def _wait_for_some(
         self, handles: Mapping[str, TaskHandle], deadline_s: float | None, timeout_s: float | None
     ) -> Sequence[str]:
-        pause_s = _POLL_FIRST_S
+        pause_s, looked_s = _POLL_FIRST_S, time.monotonic()
         while True:
             found = readings.fetch_all(self._broker, list(handles))
             over = [id_ for id_, record in found.items() if not record or record.state in _OVER]
             if over:
                 return over
+            if time.monotonic() - looked_s > self._settings.unserved_note_s:
+                looked_s = time.monotonic()
+                self._tell_who_serves(handles, found)
             if deadline_s is not None and time.monotonic() > deadline_s:
                 first = next(iter(handles.values()))
                 raise TaskTimedOut(first.task_name, first.queue, timeout_s or 0.0)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _POLL_LAST_S)
+
+    def _tell_who_serves(
+        self, handles: Mapping[str, TaskHandle], found: Mapping[str, Record | None]
+    ) -> None:
+        """Say once of a queue that nobody takes what waits in it, and once that somebody does."""
+        waiting = {
+            handles[task_id].queue: handles[task_id]
+            for task_id, record in found.items()
+            if record is not None and record.state is State.QUEUED
+        }
+        if not waiting and not self._unserved:
+            return
+        snapshot = read_snapshot(self._broker)
+        unserved = {
+            each.name for each in snapshot.queues if "step" in snapshot.unserved_lanes(each)
+        }
+        for queue in sorted((unserved & waiting.keys()) - self._unserved):
+            self._unserved.add(queue)
+            self._tell(
+                f"No live worker serves queue {queue!r}, in which task "
+                f"{waiting[queue].task_name!r} waits. {start_worker(queue)}"
+            )
+        for queue in sorted(self._unserved - unserved):
+            self._unserved.discard(queue)
+            self._tell(f"A worker serves queue {queue!r} again.")
 
     def _value(self, handle: TaskHandle) -> Any:
         record = self.record(handle.task_id)

@@ -40,6 +40,18 @@ def taskiq(site) -> TaskiqResource:
     return TaskiqResource(url=settings.url, namespace=settings.namespace)
 
 
+def test_who_waits_for_a_task_in_a_queue_that_nobody_serves_is_told_once(
+    taskiq, tasks, caplog, monkeypatch
+):
+    monkeypatch.setenv("DAGSTER_TASKIQ_UNSERVED_NOTE_S", "1")
+    caplog.set_level("INFO")
+    said = lambda text: sum(text in line for line in caplog.messages)  # noqa: E731
+    with pytest.raises(TaskTimedOut):
+        taskiq.submit(tasks.square, 7, queue="nowhere").result(5)
+    assert said("No live worker serves queue 'nowhere', in which task ") == 1
+    assert said("dagster-taskiq worker start") == 1
+
+
 def notes(site) -> list[str]:
     file = Path(f"{site.gate}.notes")
     return file.read_text().splitlines() if file.exists() else []
