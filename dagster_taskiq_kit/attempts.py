@@ -56,6 +56,7 @@ class Limits:
         known_state: seam.KnownExecutionState,
         *,
         lost: bool,
+        refused: bool,
         settle_s: float,
     ) -> None:
         """Write STEP_UP_FOR_RETRY or STEP_FAILURE for an attempt that ended without either.
@@ -65,13 +66,15 @@ class Limits:
             error: What happened.
             known_state: What Dagster knows of the run.
             lost: Whether it ended because its worker was lost.
+            refused: Whether it ended because no worker would execute it: the op's retries are for
+                what its body does, and another attempt would be refused as well.
             settle_s: How long the next attempt waits at least.
         """
         policy = context.op_retry_policy
         before = known_state.get_retry_state().get_attempt_count(context.step.key)
         by_policy = policy.max_retries if policy else 0
         allowed = by_policy + (self.worker_lost_retries if lost else 0)
-        if self.retries.disabled or before >= allowed:
+        if self.retries.disabled or refused or before >= allowed:
             seam.write_step_failure(context, error)
             return
         delay_s = policy.calculate_delay(before + 1) if policy and before < by_policy else 0.0

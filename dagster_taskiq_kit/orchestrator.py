@@ -324,10 +324,16 @@ class Orchestrator:
             sentence = f'Step "{flight.step.key}" {ENDINGS[ring.state]}{by}. {reason}'.rstrip()
             kind = WORKER_LOST if ring.lost and not ring.gone else None
             error = seam.SerializableErrorInfo(sentence, stack=[], cls_name=kind)
-            self._close(flight, error, lost=ring.lost)
+            refused = ring.state is State.REFUSED and not ring.lost
+            self._close(flight, error, lost=ring.lost, refused=refused)
 
     def _close(
-        self, flight: InFlight, error: seam.SerializableErrorInfo, *, lost: bool = False
+        self,
+        flight: InFlight,
+        error: seam.SerializableErrorInfo,
+        *,
+        lost: bool = False,
+        refused: bool = False,
     ) -> None:
         """Write the end of an attempt; it is handled when it comes back with the log."""
         flight.closing = True
@@ -336,6 +342,7 @@ class Orchestrator:
             error,
             self._active.get_known_state(),
             lost=lost,
+            refused=refused,
             settle_s=self._settings.settle_s if error.cls_name == WORKER_LOST else 0.0,
         )
 

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from dagster_taskiq_kit.broker import dead_letters
+from dagster_taskiq_kit import messages
+from dagster_taskiq_kit.broker import dead_letters, readings
 
 from .conftest import Chaos
 
@@ -40,3 +41,17 @@ def test_a_worker_goes_on_serving_among_poison(chaos: Chaos):
     assert all(letter.reason for letter in dead_letters.read_all(broker))
     assert worker.poll() is None
     assert chaos.fleet.stop_worker(worker) == 0
+
+
+def test_a_refusal_spends_no_retry_of_the_op(chaos: Chaos):
+    chaos.start_orchestrating()
+    run_id = chaos.launch("retried")
+    broker, task_id = chaos.fleet.broker, messages.step_task_id(run_id, "patient", 1)
+    chaos.fleet.wait_for(lambda: readings.fetch(broker, task_id), "the step's record")
+    broker.client.hset(broker.keys.name("record", task_id), "payload", "[")
+    chaos.start_executing()
+    assert chaos.fleet.wait_for_run(run_id).status is STATUS.FAILURE
+    kinds = [entry.dagster_event_type for entry in chaos.fleet.instance.all_logs(run_id)]
+    assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in kinds
+    assert kinds.count(dg.DagsterEventType.STEP_FAILURE) == 1
+    assert not chaos.bodies("patient")
