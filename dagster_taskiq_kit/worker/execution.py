@@ -278,6 +278,9 @@ class Deliveries:
         elif held.given_back:
             reason = "Its worker was shut down before it ended."
             await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
+        elif held.began and exit_code is None and not held.limit:
+            # Not by anything that it did itself: it was lost as with its whole worker.
+            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
         elif held.began:
             reason = f"{held.limit or reason}{held.last_lines()}"
             await self._ends.finish(held, State.CRASHED, {"reason": reason, "exit_code": exit_code})

@@ -68,3 +68,5 @@ class OwnBroker:
 
     def stop(self) -> None:
         self._group.stop()
+
+    close = stop

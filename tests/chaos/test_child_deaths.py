@@ -5,8 +5,10 @@ import time
 import dagster as dg
 import psutil
 
+from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.messages import run_task_id
+from dagster_taskiq_kit.states import State
 
 from .conftest import CODE, Chaos
 
@@ -63,6 +65,26 @@ def test_a_step_of_four_leases_runs_once(chaos: Chaos):
     chaos.open_gates("first")
     assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
     assert len(chaos.bodies("first")) == 1
+
+
+def test_a_step_whose_fork_server_is_killed_was_lost_and_not_crashed(chaos: Chaos):
+    """So has its run, whose process was killed with it: both go on, as after the loss of a worker."""
+    worker = chaos.start_worker()
+    run_id = chaos.launch("forgiving")
+    chaos.wait_for_bodies("first")
+    (fork_server,) = psutil.Process(worker.pid).children()
+    fork_server.kill()
+    record = run_task_id(run_id, 0)
+    lost = lambda: readings.fetch(chaos.fleet.broker, record).state is State.LOST  # noqa: E731
+    chaos.fleet.wait_for(lost, "the run to be lost", chaos.explain)
+    chaos.monitor()
+    chaos.wait_for_bodies("first", 2)
+    chaos.open_gates("first")
+    assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS, chaos.explain()
+    (retry,) = [line for line in chaos.fleet.said(run_id) if " STEP_UP_FOR_RETRY " in line]
+    assert "was lost on worker" in retry
+    assert "the fork server died" in retry
+    assert len(chaos.bodies("first")) == 2
 
 
 def test_a_worker_whose_code_does_not_load_any_more_claims_nothing_and_says_so(

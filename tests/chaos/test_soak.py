@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -26,7 +27,9 @@ from dagster_taskiq_kit.states import State
 from dagster_taskiq_kit.testing.fleet import FleetError
 
 from .conftest import Chaos
+from .moved_clock import BrokerWithClock
 from .own_broker import OwnBroker
+from .test_database_refusals import read_only
 
 STATUS = dg.DagsterRunStatus
 SOAK_S = float(os.environ.get("SOAK_S", "90"))
@@ -36,6 +39,13 @@ SEED = int(os.environ.get("SOAK_SEED", time.time_ns() % 1_000_000))
 STEPS_OF_ENDURING = 4
 FREEZE_CLAIM = "freeze between claim and start"
 FAULTS = ("kill", "freeze", FREEZE_CLAIM, "drain", "restart broker", "cancel")
+#: What happens to machines, clocks and servers, to code that loads slowly and steps that say much.
+SURROUNDINGS = (
+    "kill fork server", "freeze", "freeze broker", "jump clock", "read-only database", "poison",
+)  # fmt: skip
+#: Longer than the lease.
+SLOW_IMPORT_S = "4"
+JUMP_S = 3600
 PACKAGE = Path(dagster_taskiq_kit.__file__).parent
 #: What keeps a worker from touching what was given to another.
 OWNER_CHECK = "or record.owner ~= token"
@@ -50,8 +60,10 @@ class Soak:
         broker: OwnBroker,
         faults: tuple[str, ...] = FAULTS,
         environment: dict[str, str] | None = None,
+        job: str = "enduring",
     ) -> None:
         self.chaos = chaos
+        self.job = job
         self.broker = broker
         self.faults = faults
         self.environment = environment or {}
@@ -89,7 +101,7 @@ class Soak:
         instance = self.chaos.fleet.instance
         open_runs = [r for r in self.runs if not instance.get_run_by_id(r).is_finished]
         for _ in range(count - len(open_runs)):
-            self.runs.append(self.chaos.launch("enduring"))
+            self.runs.append(self.chaos.launch(self.job))
 
     def thaw(self, *, every: bool = False) -> None:
         for pid, until_s in list(self.frozen.items()):
@@ -145,6 +157,10 @@ class Soak:
         if name == FREEZE_CLAIM:
             self.hits[name] += self.freeze_a_claim()
             return
+        if name in self.of_the_surroundings:
+            self.of_the_surroundings[name]()
+            self.hits[name] += 1
+            return
         busy = {p: runs for p, runs in self.busy().items() if p in self.workers}
         targets = sorted(pid for pid in busy if pid not in self.frozen)
         if not targets:
@@ -163,10 +179,62 @@ class Soak:
             run = self.random.choice(sorted(busy[pid]))
             self.cancelled.add(run)
             self.chaos.fleet.instance.run_launcher.terminate(run)
+        elif name == "kill fork server":
+            servers = psutil.Process(pid).children()
+            if not servers:
+                return  # the last one is not replaced yet
+            servers[0].kill()
         else:
             self.broker.kill()
             self.broker.start()
         self.hits[name] += 1
+
+    @property
+    def of_the_surroundings(self) -> dict[str, Callable[[], None]]:
+        return {
+            "freeze broker": self.freeze_broker,
+            "jump clock": self.jump_clock,
+            "read-only database": self.make_database_read_only,
+            "poison": self.poison,
+        }
+
+    def for_more_than_a_lease(self) -> None:
+        """A fault that lasts: that it lasts is what it is about."""
+        time.sleep(self.random.uniform(1.1, 1.6) * self.chaos.fleet.settings.lease_s)
+
+    def freeze_broker(self) -> None:
+        self.broker.signal(signal.SIGSTOP)
+        self.for_more_than_a_lease()
+        self.broker.signal(signal.SIGCONT)
+
+    def jump_clock(self) -> None:
+        assert isinstance(self.broker, BrokerWithClock)
+        self.broker.jump_to(self.random.choice([-JUMP_S, -60, 0, 60, JUMP_S]))
+
+    def make_database_read_only(self) -> None:
+        with read_only(self.chaos):
+            self.for_more_than_a_lease()
+
+    def poison(self) -> None:
+        """One record of each kind that nobody can execute, a malformed order, and a ghost."""
+        broker, number = self.chaos.fleet.broker, self.hits["poison"]
+        client, key = broker.client, broker.keys.name
+        sound = {"state": "queued", "band": "5", "run_id": "", "deliveries": "0", "queued_at": "1",
+                 "queue": "default", "payload": "[", "entry": f"1-{number + 1}"}  # fmt: skip
+        for kind in ("run", "step", "task"):
+            task_id = f"{kind}:poison:{number}"
+            spoiled = {self.random.choice(list(sound)): self.random.choice(["", "x", "-1"])}
+            client.hset(
+                key("record", task_id), mapping={**sound, "kind": kind, **spoiled, "entry": "0-1"}
+            )
+            entry = client.xadd(key("stream", "default", kind, "5"), {"id": task_id, "at": "1"})
+            client.hset(key("record", task_id), "entry", entry)
+            client.zadd(key("waiting", "default", kind), {task_id: 1})
+        for worker in self.chaos.fleet.snapshot().workers:
+            client.xadd(key("orders", worker.card.worker_id), {"order": b"\xff"})
+            client.expire(key("orders", worker.card.worker_id), 3600)
+        client.hset(key("worker", f"ghost-{number}"), "card", "{")
+        client.zadd(key("workers"), {f"ghost-{number}": 4e12})
 
 
 def test_random_faults_leave_every_run_ended_and_nothing_behind(make_chaos, broker: OwnBroker):
@@ -175,6 +243,22 @@ def test_random_faults_leave_every_run_ended_and_nothing_behind(make_chaos, brok
         soak = Soak(chaos, broker)
         rage(soak, SOAK_S, HITS)
         finish(soak)
+
+
+def test_random_faults_of_what_is_around_leave_every_run_ended_and_nothing_behind(
+    make_chaos, tmp_path
+):
+    print(f"SOAK_SEED={SEED}")
+    broker = BrokerWithClock(tmp_path / "broker-with-clock")
+    environment = {"IMPORT_S": SLOW_IMPORT_S}
+    with (
+        contextlib.closing(broker),
+        make_chaos(url=broker.url, storage="postgres", settings={"drain_timeout_s": 2}) as chaos,
+    ):
+        soak = Soak(chaos, broker, SURROUNDINGS, environment, "enduring_and_chatty")
+        rage(soak, SOAK_S / 2, max(3, HITS // 2))
+        broker.jump_to(0)
+        finish(soak, 240)
 
 
 def test_without_the_owner_check_the_soak_fails(

@@ -19,7 +19,7 @@ local readable = (finite(redis.call('GET', key.schema())) or 0) <= tonumber(sche
 local function answer(id)
   local r = read(id)
   return {1, id, r.kind, r.queue, r.run_id, r.payload or '', r.deliveries,
-    r.claimed_at - r.queued_at, r.handed_over or '0', r.band}
+    math.max(0, r.claimed_at - r.queued_at), r.handed_over or '0', r.band}
 end
 
 local last = redis.call('HMGET', key.claim(worker, lane), 'token', 'id')

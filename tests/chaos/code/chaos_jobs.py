@@ -15,6 +15,8 @@ import dagster as dg
 from dagster_taskiq_kit import taskiq_executor
 
 LEDGER = Path(os.environ["LEDGER"])
+#: As code does that takes its time to import.
+select.select([], [], [], float(os.environ.get("IMPORT_S", "0")))
 
 
 def write(context: dg.OpExecutionContext, what: str) -> None:
@@ -250,7 +252,18 @@ def live_visibly(context) -> None:
     """Write a line all the time, so that two at once show in the ledger, however they end."""
     write(context, "start")
     for _ in range(14):
-        time.sleep(0.05)
+        select.select([], [], [], 0.05)
+        write(context, "beat")
+    write(context, "end")
+
+
+@dg.op(out={f"out_{n}": dg.Out(int, is_required=False) for n in range(60)})
+def chats(context):
+    """Write an output each 10 ms."""
+    write(context, "start")
+    for n in range(60):
+        yield dg.Output(n, f"out_{n}")
+        select.select([], [], [], 0.01)
         write(context, "beat")
     write(context, "end")
 
@@ -261,6 +274,22 @@ def enduring():
     first_row = [takes_a_moment.alias(f"left_{n}")() for n in range(2)]
     for n in range(2):
         takes_a_moment_in_a_pool.alias(f"right_{n}")(first_row)
+
+
+@dg.job(
+    executor_def=taskiq_executor.configured(
+        {
+            "worker_lost_retries": 50,
+            "step_dependency_config": {"require_upstream_step_success": False},
+        },
+        name="enduring_and_chatty",
+    )
+)
+def enduring_and_chatty():
+    """Two steps that say much, and two rows of quiet ones."""
+    for n in range(2):
+        chats.alias(f"chats_{n}")()
+    takes_a_moment_in_a_pool.alias("right_0")([takes_a_moment.alias("left_0")()])
 
 
 def unit(number: int):
@@ -334,7 +363,7 @@ def rolling():
 defs = dg.Definitions(
     jobs=[
         chain, one, retried, forgiving, killer, other_chain, two_queues, on_slow_only, wide,
-        pooled, rolling, enduring, *singles,
+        pooled, rolling, enduring, enduring_and_chatty, *singles,
     ],
     executor=taskiq_executor,
 )  # fmt: skip
