@@ -36,10 +36,12 @@ _LIVELINESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # ms
 }
+#: A server says so while, and after, another becomes the primary.
+_READ_ONLY = "25006"
 #: SQLSTATEs by which a server says "not now" (PostgreSQL's manual, appendix A). What it refused so
 #: it has not done, and its transaction is rolled back before it is asked again.
 _NOT_NOW = {
-    "25006",  # read-only: a failover
+    _READ_ONLY,
     "40001", "40P01",  # it chose this transaction to give way to another
     "53000", "53100", "53200", "53300", "53400",  # disk, memory, connections, a limit of its own
     "55P03",  # a lock was not to be had in time
@@ -109,7 +111,13 @@ def wait_to_connect(engine: Any) -> None:
                     raise
                 outage.wait(error)
 
+    def leave_a_replica(context: Any) -> None:
+        # A session that is kept stays with the server that was the primary: a new one finds who is.
+        if getattr(context.original_exception, "pgcode", None) == _READ_ONLY:
+            context.is_disconnect = True
+
     event.listen(engine, "do_connect", connect)
+    event.listen(engine, "handle_error", leave_a_replica)
 
 
 def _may_pass(said: str) -> bool:

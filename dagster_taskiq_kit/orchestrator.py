@@ -6,8 +6,8 @@ closed exactly once and by one writer. It waits once a turn, for whatever comes 
 signal, or the next moment at which there is something to do without either.
 
 It drives Dagster's ``ActiveExecution`` as the multiprocess executor does. What is emitted and how
-retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base because
-it wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool (design, part 7).
+retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base: it
+wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from .broker.bells import Bell, Ring
 from .broker.connection import SyncConnection
 from .broker_outages import BrokerOutages
 from .errors import BrokerUnavailable, WaitedTooLong
+from .health.findings import counted
 from .instance_pool import pooled_connections
 from .replayable_execution import ReplayableExecution
 from .run_log import STEP_STARTS, WORKER_LOST, RunLog
@@ -114,24 +115,31 @@ class Orchestrator:
                 while not self._active.is_complete:
                     if self._active.check_for_interrupts() or self._run_is_cancelled():
                         yield from self._interrupt()
+                        self._leave_what_is_over()
                         return
                     yield from self._turn()
                     if not self._active.is_complete:
                         self._listen(self._patience_s())
                 self._await_the_leaving()
                 yield from self._read_log()
+                self._leave_what_is_over()
             except BaseException:
                 self._stop_steps()
                 raise
 
+    def _leave_what_is_over(self) -> None:
+        """Leave a run that others have ended as it is: its steps have failed because of that."""
+        if not self._active.has_failures:
+            return
+        run = self._context.instance.get_run_by_id(self._run.run_id)
+        if run is not None and run.is_finished:
+            raise seam.DagsterExecutionInterruptedError(f"The run is over: {run.status.value}.")
+
     # -- beginning
 
     def _take_up(self) -> Iterator[dg.DagsterEvent]:
-        count = len(self._plan.step_keys_to_execute)
-        self._say(
-            f"Executing {count} step{'' if count == 1 else 's'} on taskiq workers "
-            f"(orchestrator pid {os.getpid()})."
-        )
+        steps = counted(len(self._plan.step_keys_to_execute), "step")
+        self._say(f"Executing {steps} on taskiq workers (orchestrator pid {os.getpid()}).")
         yield from ()
 
     def _take_over(self) -> Iterator[dg.DagsterEvent]:
@@ -360,8 +368,8 @@ class Orchestrator:
     def _interrupt(self) -> Iterator[dg.DagsterEvent]:
         """Stop every step of the run and take in how they end."""
         self._active.mark_interrupted()
-        in_flight = ", ".join(sorted(self._in_flight)) or "none in flight"
-        self._say(f"Received a termination signal; stopping steps: {in_flight}.")
+        stopped = ", ".join(sorted(self._in_flight)) or "none in flight"
+        self._say(f"Received a termination signal; stopping steps: {stopped}.")
         self._stop_steps()
         deadline_s = time.monotonic() + self._settings.cancel_grace_s + self._settings.renew_s
         while self._in_flight and time.monotonic() < deadline_s:
@@ -374,11 +382,9 @@ class Orchestrator:
     def _stop_steps(self) -> None:
         if not self._in_flight and not self._leaving:
             return
-        call = records.cancel(
-            self._run.run_id, whole_run=False, outcome_ttl_s=self._settings.outcome_ttl_s
-        )
+        ttl_s = self._settings.outcome_ttl_s
         try:
-            self._broker.run(call)
+            self._broker.run(records.cancel(self._run.run_id, whole_run=False, outcome_ttl_s=ttl_s))
         except BrokerUnavailable as error:
             self._say(f"{error} Steps that run are stopped when it is back.")
 

@@ -53,6 +53,11 @@ class ReplayableExecution(seam.ActiveExecution):
         self._take_over_pools()
         return [self.get_step_by_key(key) for key in sorted(self._in_flight)]
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a step has failed."""
+        return bool(self._failed)
+
     def due_in_s(self) -> float | None:
         """Return in how many seconds a retry or a claim of a pool is due; None when neither waits.
 

@@ -279,6 +279,7 @@ def _execute_run(
     instance.report_engine_event(str(place), run)
     if not resumable:
         _note_old_tags(instance, run)  # else its orchestrator does
+    _resume_nothing_that_is_over(instance)
     succeeded = seam.execute_run(instance, message, job, resume=resume)
     after = instance.get_run_by_id(run.run_id)
     if after is not None and not after.is_finished and _was_cancelled(instance, run.run_id):
@@ -286,6 +287,20 @@ def _execute_run(
         instance.report_run_canceled(after)
         return State.CANCELLED, {"reason": "The run was cancelled in the moment it began."}
     return (State.SUCCEEDED if succeeded else State.FAILED), {}
+
+
+def _resume_nothing_that_is_over(instance: dg.DagsterInstance) -> None:
+    """Have an interrupted run that has ended meanwhile, by its maximum runtime, not be resumed.
+
+    Dagster asks whether it will be before it looks whether it has ended, and says so in its log.
+    """
+    will_resume = instance.run_will_resume
+
+    def will_resume_what_is_open(run_id: str) -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and not run.is_finished and will_resume(run_id)
+
+    instance.run_will_resume = will_resume_what_is_open  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _note_old_tags(instance: dg.DagsterInstance, run: seam.DagsterRun) -> None:

@@ -209,3 +209,6 @@ def test_a_run_longer_than_its_maximum_runtime_ends_as_failure(make_chaos):
         assert not chaos.bodies("first", "end")
         assert any("aximum runtime of 1 seconds" in line for line in chaos.fleet.said(run_id))
         assert run().dagster_run.status is STATUS.FAILURE, chaos.explain()
+        said = chaos.fleet.said(run_id)
+        assert not any("will be resumed" in line for line in said)
+        assert any("already in a failure state" in line for line in said), chaos.explain()
