@@ -14,6 +14,7 @@ from dagster_taskiq_kit.broker.bells import Bell
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.histograms import read_histograms
 from dagster_taskiq_kit.broker.records import Delivery, NothingWaits
+from dagster_taskiq_kit.broker.watchers import Watch, take_watch
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
 from dagster_taskiq_kit.errors import BrokerUnavailable, UnfitServer, WrongInstance
 from dagster_taskiq_kit.health.snapshot import read_snapshot
@@ -430,3 +431,14 @@ def test_what_a_worker_runs_and_claims_once_more_stays_with_its_first_delivery(c
     stranger = records.restate(second, "w", instead_of="of nobody")
     assert connection.run(stranger) == "revoked"
     assert client.finish(first) == "ok"
+
+
+def test_a_watch_taken_before_the_clock_was_set_back_keeps_nobody_from_it(connection):
+    """Its lease ends by that clock, an hour late; the time of its last tick is in the future."""
+    first, second = Watch("one", "health"), Watch("two", "health")
+    assert connection.run(take_watch(first, 60, {})) == first
+    assert connection.run(take_watch(second, 60, {})) == first
+    watched = connection.keys.name("watched")
+    connection.client.incrby(watched, 3_600_000)
+    assert connection.run(take_watch(second, 60, {})) == second
+    assert connection.run(take_watch(first, 60, {})) == second
