@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -81,3 +82,18 @@ def test_the_process_of_a_step_that_has_ended_leaves_whatever_it_left_behind(loo
     assert "left threads running" in told[0]
     assert "The process of step:" in loop.worker_said(1)
     assert loop.fleet.stop_worker(worker) == 0
+
+
+def test_a_fork_server_that_shall_keep_no_child_waiting_rests(loop: Chaos):
+    """All slots are full, and the child that was made ahead stands by: none more is wanted."""
+    worker = loop.start_worker(slots=1)
+    loop.launch("held")
+    loop.wait_for_note("body")
+    (server,) = psutil.Process(worker.pid).children()
+    used_s = lambda: sum(server.cpu_times()[:2])  # noqa: E731
+    until_s = time.monotonic() + 3  # it has made what it makes after a start
+    loop.fleet.wait_for(lambda: time.monotonic() > until_s, "it to come to rest")
+    before_s, until_s = used_s(), time.monotonic() + 3
+    loop.fleet.wait_for(lambda: time.monotonic() > until_s, "three seconds of rest")
+    assert used_s() - before_s < 1
+    loop.open_gates("slow")
