@@ -190,11 +190,13 @@ class CodeLocation:
         name: Its name in the workspace.
         origin: Dagster's description of what to load, as JSON.
         executable: The interpreter it wants, or None for the worker's own.
+        warm: Whether children are forked with its code: ``auto``, ``always`` or ``never``.
     """
 
     name: str
     origin: str
     executable: str | None
+    warm: str = "auto"
 
 
 @dataclass
@@ -408,22 +410,18 @@ def _no_tail(_path: str, _stream: Any) -> Generator[tuple[None, None], None, Non
 
 
 def write_compute_logs_without_mirror() -> None:
-    """Leave out the four processes a step that copy its output onto our own stdout.
-
-    The files are written as before, a subprocess's output included.
-    """
+    """Leave out the four processes a step that copy what it writes to files to our own stdout."""
     compute_logs.tail_to_stream = _no_tail
 
 
-def stderr_file(instance: dg.DagsterInstance, run_id: str, event: dg.DagsterEvent) -> str | None:
-    """Return the local file to which a step writes its stderr, from its LOGS_CAPTURED event."""
+def output_files(instance: dg.DagsterInstance, run_id: str, captured: Any) -> dict[str, str]:
+    """Return the local files a step prints to, by ``out`` and ``err``, from its LOGS_CAPTURED."""
     manager: Any = instance.compute_log_manager
     local = getattr(manager, "local_manager", manager)
     if not hasattr(local, "get_captured_local_path"):
-        return None
-    captured: Any = event.event_specific_data
-    key = manager.build_log_key_for_run(run_id, captured.file_key)
-    return str(local.get_captured_local_path(key, "err"))
+        return {}
+    key = manager.build_log_key_for_run(run_id, captured.event_specific_data.file_key)
+    return {each: str(local.get_captured_local_path(key, each)) for each in ("out", "err")}
 
 
 # ---- launching a job from a workspace

@@ -89,6 +89,14 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
     "--location-name", help="Name of the code location that the one -m or -f is in the webserver."
 )
 @click.option(
+    "--warm", "warm", multiple=True, metavar="[LOCATION=]auto|always|never",
+    help="Whether steps are forked with their code imported (default: where they can share it).",
+)  # fmt: skip
+@click.option(
+    "--no-step-output", is_flag=True,
+    help="Leave what steps print to the compute logs; else it is on stdout and stderr here, too.",
+)  # fmt: skip
+@click.option(
     "-l", "--loglevel", default="info", show_default=True,
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
 )  # fmt: skip
@@ -111,6 +119,8 @@ def start(
     workspaces: tuple[str, ...],
     working_directory: str | None,
     location_name: str | None,
+    warm: tuple[str, ...],
+    no_step_output: bool,
     loglevel: str,
     background: bool,
     app: str | None,
@@ -140,12 +150,15 @@ def start(
         from ..worker.leftovers import end_leftovers, mark_what_begins
         from ..worker.options import WorkerOptions
         from ..worker.service import Worker
+        from ..worker.thread_counts import share_cores
+        from ..worker.warmth import chosen
 
         locations, not_served = code_locations(
             CodeTargets(modules, files, workspaces, working_directory, location_name)
         )
         for sentence in not_served:
             logger.warning("%s", sentence)
+        locations = chosen(locations, warm)
         options = WorkerOptions(
             name=name or default_worker_name(),
             queues=[check_queue_option(queue, repeatable=True) for queue in queues]
@@ -154,6 +167,7 @@ def start(
             run_slots=run_slots,
             locations=locations,
             max_memory_mib=max_memory_mib,
+            prints_steps=not no_step_output,
         )
         connection = SyncConnection(settings)
         check_broker(connection, instance_id(instance))
@@ -163,6 +177,7 @@ def start(
             return
         # All is checked but the code itself; now, before anything acts in this process.
         close_connections(instance)
+        share_cores(slots)
         mark_what_begins()
         end_leftovers()
         forked = fork_servers(options.locations)

@@ -235,7 +235,7 @@ def _execute_step(
         if message.tell_outputs and event.event_type in _OUTPUTS:
             wire.send(op="output")
         if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
-            wire.send(op="stderr", path=seam.stderr_file(instance, run.run_id, event))
+            wire.send(op="prints", files=seam.output_files(instance, run.run_id, event))
         end = _STEP_ENDS.get(event.event_type, end)
         if event.is_resource_init_failure:
             end = State.FAILED  # the orchestrator writes the end that belongs to it

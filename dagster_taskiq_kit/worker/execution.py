@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import messages
 from ..broker import records
@@ -19,7 +19,7 @@ from ..broker.records import Delivery
 from ..broker.worker_cards import Holding
 from ..code_matching import location_for
 from ..errors import BrokerError, CodeError, MessageError
-from ..messages import Message
+from ..messages import Message, StepMessage
 from ..settings import TaskiqSettings
 from ..states import Kind, State
 from ..tags import TIMEOUT_TAG
@@ -27,6 +27,7 @@ from .fork_client import ForkServerClient
 from .held import Held, death_in_words
 from .place import Place
 from .record_ends import RecordEnds
+from .step_output import Printing, StepOutput
 from .wire import Packet
 from .witness import Executing
 
@@ -47,6 +48,7 @@ class Deliveries:
         changed: Called when a delivery came or went.
         run_killed: Called in a thread with the id of a cancelled run whose process was killed: it
             could not say itself that it ended.
+        printing: Prints what steps write.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Deliveries:
         servers: Sequence[ForkServerClient],
         changed: Callable[[], None],
         run_killed: Callable[[str], None],
+        printing: Printing,
     ) -> None:
         self._worker_id = worker_id
         self._host = socket.gethostname()
@@ -65,6 +68,7 @@ class Deliveries:
         self._servers = servers
         self._changed = changed
         self._run_killed = run_killed
+        self._printing = printing
         self._ends = RecordEnds(worker_id, settings, connection)
         #: By owner token: the same message may be claimed again before its last process is gone.
         self._held: dict[str, Held] = {}
@@ -228,8 +232,8 @@ class Deliveries:
                     await self._connection.run(
                         records.tell(held.delivery.task_id, held.delivery.token), give_up_s=0
                     )
-            elif operation == "stderr":
-                held.stderr_file = packet["path"]
+            elif operation == "prints":
+                self._print(held, packet["files"])
             elif operation == "expired":
                 held.expired = True
             elif operation == "lingered":
@@ -245,6 +249,12 @@ class Deliveries:
                 await self._end_as_reported(held, packet)
             elif operation == "exited" and not held.over:
                 await self._end_without_report(held, packet["exit_code"])
+
+    def _print(self, held: Held, files: Mapping[str, str]) -> None:
+        held.output_files = files
+        if isinstance(held.message, StepMessage):
+            output = StepOutput(held.message.run_id, held.message.step_key, files)
+            self._printing.follow(output, held.gone)
 
     async def _allow(self, held: Held, server: ForkServerClient) -> None:
         """Ask the broker whether the body may begin, and tell its child."""

@@ -95,6 +95,8 @@ class ForkServerClient:
         self.location = location
         self._forked = forked
         self.mode = "starting"
+        #: Why its steps import its code for themselves; '' when they do not.
+        self.why = ""
         self.pointers: Sequence[str] = ()
         #: Names of the users' own taskiq tasks in it; a cold server does not know them.
         self.tasks: Sequence[str] = ()
@@ -134,13 +136,12 @@ class ForkServerClient:
             raise CodeLoadFailed(self.location.name, packet["traceback"])
         self.mode, self.pointers = packet["mode"], packet["pointers"]
         self.tasks = packet.get("tasks", [])
-        if self.mode == "cold":
+        self.why = "; ".join(packet.get("why", []))
+        if self.mode != "warm":
             logger.warning(
-                "Code location %r is served cold: it wants another interpreter, or leaves a thread "
-                "running after its import, so its steps start as fresh processes and import for "
-                "themselves.",
-                self.location.name,
-            )
+                "Code location %r is served %s, its steps import it for themselves: %s.",
+                self.location.name, self.mode, self.why,
+            )  # fmt: skip
         self._unanswered = 0
         if self._spare is not None:
             self._send(op="spare", count=self._spare)

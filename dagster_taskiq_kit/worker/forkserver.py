@@ -7,10 +7,10 @@ When the worker's end of the wire is gone, all children are killed and it leaves
 deadline that the worker gave it passes, every child at work is killed: a frozen, swapped-out or
 cut-off worker leaves nothing behind that others may execute again.
 
-*Warm*: it imports Dagster and the user's code once, makes and warms one instance, rehearses a
-step, and forks children ahead of need; a child inherits all of that. *Cold*: for code that leaves a
-thread running after its import, or wants another interpreter, it is the parent of children that are
-started as fresh processes and import for themselves; the protocol is the same.
+It imports Dagster and the user's code once, makes and warms one instance, rehearses a step, and
+forks children ahead of need; a child inherits all of that. Where children cannot share what the
+code began when it was imported, or it wants another interpreter, they import for themselves
+(``warmth.py``); the protocol is the same.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from ..boot_time import boot_time_s
 from .guardian import Guardian
-from .makers import ColdMaker, WarmMaker
+from .makers import Maker
 from .process import LINGER_S, when_parent_dies
 from .process_tree import adopt_orphans, children_of, kill, kill_group, kill_tree
 from .wire import Packet, PatientWire
@@ -77,7 +77,7 @@ class ForkServer:
         maker: Makes one child.
     """
 
-    def __init__(self, worker: PatientWire, maker: WarmMaker | ColdMaker) -> None:
+    def __init__(self, worker: PatientWire, maker: Maker) -> None:
         self._worker = worker
         self._maker = maker
         self._spare_wanted = 1

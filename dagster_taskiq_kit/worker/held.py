@@ -7,6 +7,7 @@ names it, a cancel finds it and a drain gives it back, whether or not it has a p
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..broker.records import Delivery
@@ -44,8 +45,8 @@ class Held:
         #: Why it was killed for exceeding a limit.
         self.limit = ""
         self.timer: asyncio.TimerHandle | None = None
-        #: Where its step writes stderr, once it does.
-        self.stderr_file: str | None = None
+        #: Where its step writes ``out`` and ``err``, once it does.
+        self.output_files: Mapping[str, str] = {}
         #: Its outcome is on its way to the broker.
         self.ending = False
         #: Its record has ended, or is not ours: nothing more is to be written for it.
@@ -63,10 +64,10 @@ class Held:
 
     def last_lines(self) -> str:
         """Return the end of what its step wrote to stderr, for whoever asks why it died."""
-        if self.stderr_file is None:
+        if "err" not in self.output_files:
             return ""
         try:
-            with Path(self.stderr_file).open("rb") as written:
+            with Path(self.output_files["err"]).open("rb") as written:
                 written.seek(0, os.SEEK_END)
                 written.seek(max(0, written.tell() - _LAST_BYTES))
                 lines = written.read().decode(errors="replace").strip().splitlines()

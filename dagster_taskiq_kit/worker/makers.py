@@ -1,4 +1,4 @@
-"""How children are made: forked from a process that has everything loaded, or started fresh.
+"""How children are made: forked with the user's code, forked without it, or started fresh.
 
 Invariant: a child has its own end of the wire and no other descriptor of its fork server's.
 """
@@ -7,28 +7,47 @@ import json
 import os
 import socket
 import subprocess
+from abc import ABC, abstractmethod
 from typing import Any
 
+import dagster as dg
+
+from .. import dagster_seam as seam
+from .. import instance_pool
+from ..broken_statements import repeat_what_broke
+from ..database_outages import open_instance_through_outages
+from ..errors import CodeLoadFailed
+from ..event_writing import write_events_shortly
+from ..prepared_jobs import PreparedJobs
+from .child import refuse_one, serve_one
+from .generators import found_generators, reseed
 from .interpreter import environment_for
 from .process import become_child
+from .rehearsal import rehearse
 from .wire import Wire
 
 
-class WarmMaker:
-    """Forks children of this very process, which has everything loaded.
+class Maker(ABC):
+    """Makes the children of one code location."""
 
-    Args:
-        loaded: What :func:`load` returned: all that a child inherits.
-    """
-
-    def __init__(self, loaded: tuple[Any, Any, Any]) -> None:
-        self._loaded = loaded
+    def __init__(self) -> None:
+        #: What the fork server holds open beside its wires.
         self.inherit_not: list[Any] = []
 
+    @abstractmethod
     def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
-        """Fork one child that waits on ``control``; returns its pid."""
-        from .child import serve_one
+        """Make one child that waits on ``control``; returns its pid.
 
+        Args:
+            control: The child's end of the wire.
+            not_theirs: What it must not hold open.
+        """
+
+
+class _ForkingMaker(Maker):
+    """Forks children of this very process."""
+
+    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
         pid = os.fork()
         if pid:
             return pid
@@ -36,12 +55,60 @@ class WarmMaker:
             become_child()
             for end in (*not_theirs, *self.inherit_not):
                 end.close()
-            serve_one(*self._loaded, Wire(control))
+            self._serve(Wire(control))
         finally:
             os._exit(70)
 
+    @abstractmethod
+    def _serve(self, control: Wire) -> None:
+        """Serve one message in the child; never returns."""
 
-class ColdMaker:
+
+class WarmMaker(_ForkingMaker):
+    """Forks children of a process that has everything loaded.
+
+    Args:
+        code: The user's code.
+        prepared: Plans of its jobs.
+        instance: The instance, disconnected.
+    """
+
+    def __init__(
+        self, code: seam.LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance
+    ) -> None:
+        super().__init__()
+        self._loaded = (code, prepared, instance)
+        self._generators = found_generators()
+
+    def _serve(self, control: Wire) -> None:
+        reseed(self._generators)
+        serve_one(*self._loaded, control)
+
+
+class LayeredMaker(_ForkingMaker):
+    """Forks children that import the user's code themselves, and all else with it already there.
+
+    Args:
+        location: The code location, as JSON.
+        instance: The instance, disconnected.
+    """
+
+    def __init__(self, location: str, instance: dg.DagsterInstance) -> None:
+        super().__init__()
+        self._location = location
+        self._instance = instance
+
+    def _serve(self, control: Wire) -> None:
+        reseed(found_generators())
+        try:
+            code, prepared = import_code(self._location, self._instance, prepare=False)
+        except CodeLoadFailed as error:
+            refuse_one(error, control)
+        else:
+            serve_one(code, prepared, self._instance, control)
+
+
+class ColdMaker(Maker):
     """Starts children as fresh processes that import for themselves.
 
     Args:
@@ -50,9 +117,9 @@ class ColdMaker:
     """
 
     def __init__(self, location: str, executable: str) -> None:
+        super().__init__()
         self._location = location
         self._executable = executable
-        self.inherit_not: list[Any] = []
 
     def make(self, control: socket.socket, not_theirs: list[Any]) -> int:  # noqa: ARG002
         """Start one child that loads the code, then waits on ``control``; returns its pid."""
@@ -70,33 +137,39 @@ class ColdMaker:
         return process.pid
 
 
-def load(location: str) -> tuple[Any, Any, Any]:
-    """Import the code, plan its jobs, and make, warm and disconnect the instance.
+def open_base() -> dg.DagsterInstance:
+    """Make all that a child needs beside the user's code; returns the instance, disconnected.
 
-    Args:
-        location: The code location, as JSON.
-
-    Raises:
-        CodeLoadFailed: The code did not import.
+    To be called before code is loaded: the rehearsal changes what Dagster thinks is being loaded.
     """
-    from .. import dagster_seam as seam
-    from .. import instance_pool
-    from ..broken_statements import repeat_what_broke
-    from ..database_outages import open_instance_through_outages
-    from ..event_writing import write_events_shortly
-    from ..prepared_jobs import PreparedJobs
-    from .rehearsal import rehearse
-
     seam.write_compute_logs_without_mirror()
     rehearse()
     seam.keep_reconstructed_code()
     instance = open_instance_through_outages()
-    code = seam.load_code(seam.CodeLocation(**json.loads(location)), instance)
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     write_events_shortly(instance)
     repeat_what_broke(instance)
-    prepared = PreparedJobs()
-    prepared.prepare(code, instance)
     instance_pool.close_connections(instance)
-    return code, prepared, instance
+    return instance
+
+
+def import_code(
+    location: str, instance: dg.DagsterInstance, *, prepare: bool
+) -> tuple[seam.LoadedCode, PreparedJobs]:
+    """Import the user's code.
+
+    Args:
+        location: The code location, as JSON.
+        instance: The instance of :func:`open_base`; it is disconnected afterwards, too.
+        prepare: Whether to plan all of its jobs, which is worth it for many children.
+
+    Raises:
+        CodeLoadFailed: The code did not import.
+    """
+    code = seam.load_code(seam.CodeLocation(**json.loads(location)), instance)
+    prepared = PreparedJobs()
+    if prepare:
+        prepared.prepare(code, instance)
+        instance_pool.close_connections(instance)
+    return code, prepared

@@ -23,6 +23,7 @@ class WorkerOptions:
         run_slots: Runs at once; 0 for a worker that executes none.
         locations: The code it may execute.
         max_memory_mib: Memory of its own at which a child is killed, in MiB; None for no limit.
+        prints_steps: Whether what steps print is printed by the worker, too.
 
     Raises:
         ConfigurationError: A number is negative, or both are 0.
@@ -34,6 +35,7 @@ class WorkerOptions:
     run_slots: int
     locations: Sequence[CodeLocation]
     max_memory_mib: int | None = None
+    prints_steps: bool = True
 
     def __post_init__(self) -> None:
         for option, number in (("--slots", self.slots), ("--run-slots", self.run_slots)):

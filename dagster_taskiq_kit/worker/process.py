@@ -11,7 +11,6 @@ import ctypes
 import gc
 import multiprocessing.util
 import os
-import random
 import signal
 import sys
 import threading
@@ -47,11 +46,6 @@ def become_child() -> None:
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
-    # Every child inherits the same seeds.
-    random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
     gc.enable()
 
 

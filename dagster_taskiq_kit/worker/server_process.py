@@ -1,82 +1,151 @@
 """What a process becomes when it is a fork server, however it was started.
 
-``server``, ``cold`` (a fork server that replaced itself by a fresh interpreter) and ``child`` (of a
-cold one) are started by this module's command line; the first fork server of a worker is forked
-from it and calls :func:`be_server`.
+``server``, ``layered`` (a fork server that replaced itself by a fresh interpreter, because children
+cannot share what the code began when it was imported) and ``child`` (of a cold one) are started by
+this module's command line; the first fork server of a worker is forked from it and calls
+:func:`be_server`.
 
 Invariant: it says ``ready`` or ``failed`` once, before anything else.
 """
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import NoReturn
 
 from ..errors import CodeLoadFailed
+from .child import refuse_one, serve_one
 from .forkserver import ForkServer
+from .generators import chosen_seeds_noted
+from .import_effects import ImportWatch
 from .interpreter import is_own
-from .makers import ColdMaker, WarmMaker, load
-from .process import FORK_SERVER, become_child, show_as, threads, when_parent_dies
+from .makers import ColdMaker, LayeredMaker, Maker, WarmMaker, import_code, open_base
+from .process import FORK_SERVER, become_child, show_as, when_parent_dies
+from .user_task import registered_tasks
+from .warmth import judge, shareable_modules
 from .wire import PatientWire, Wire, pack
 
 #: By name: as a main module it has another.
 _MODULE = "dagster_taskiq_kit.worker.server_process"
 
 
-def be_server(worker: socket.socket, location: str, *, cold: bool = False) -> None:
+@dataclass(frozen=True)
+class Layers:
+    """What a layered fork server is told by the one that it takes the place of.
+
+    Args:
+        why: Why its children import the user's code themselves.
+        modules: What it imports ahead.
+        pointers: How messages can name the code.
+        tasks: Names of the users' own taskiq tasks in it.
+    """
+
+    why: Sequence[str]
+    modules: Sequence[str]
+    pointers: Sequence[str]
+    tasks: Sequence[str]
+
+
+def be_server(worker: socket.socket, location: str, layers: Layers | None = None) -> None:
     """Be a fork server; returns when its worker is gone or the code did not load.
 
     Args:
         worker: The wire to the worker.
         location: The code location, as JSON.
-        cold: Whether it was found already that its children cannot be forked.
+        layers: How to be a layered one, when it was found that children cannot share all.
     """
     show_as(FORK_SERVER)
     when_parent_dies(signal.SIGKILL)  # until it serves: an import can last for ever
     executable = json.loads(location)["executable"] or sys.executable
-    cold = cold or not is_own(executable)
-    maker = _cold_maker(worker, location, executable) if cold else _warm_maker(worker, location)
+    if not is_own(executable):
+        maker = _cold_maker(worker, location, executable)
+    elif layers is not None:
+        maker = _layered_maker(worker, location, layers)
+    else:
+        maker = _warm_maker(worker, location)
     if maker is not None:
         ForkServer(PatientWire(worker), maker).serve()
 
 
-def _cold_maker(worker: socket.socket, location: str, executable: str) -> ColdMaker:
+def _cold_maker(worker: socket.socket, location: str, executable: str) -> Maker:
     from .. import dagster_seam as seam
 
     pointers = list(seam.pointers_of(seam.CodeLocation(**json.loads(location))))
-    worker.sendall(pack(op="ready", pid=os.getpid(), mode="cold", pointers=pointers))
+    why = [f"it wants another interpreter ({executable})"]
+    worker.sendall(pack(op="ready", pid=os.getpid(), mode="cold", why=why, pointers=pointers))
     return ColdMaker(location, executable)
 
 
-def _warm_maker(worker: socket.socket, location: str) -> WarmMaker | None:
+def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
     """Load the code; None when that failed, which was said."""
     try:
-        loaded = load(location)
+        instance = open_base()
+        with ImportWatch(json.loads(location)["name"]) as watch, chosen_seeds_noted():
+            code, prepared = import_code(location, instance, prepare=True)
     except CodeLoadFailed as error:
         _say_failed(worker, error.location, error.user_traceback)
         return None
     except Exception as error:  # noqa: BLE001  (the worker says it)
         _say_failed(worker, json.loads(location)["name"], str(error))
         return None
-    if threads() > 1:
-        # The code left a thread running: a fork of this process would not be safe.
-        os.set_inheritable(worker.fileno(), True)
-        os.execv(  # noqa: S606
-            sys.executable,
-            [sys.executable, "-m", _MODULE, "cold", str(worker.fileno()), location],
+    pointers, tasks = list(code.pointers()), list(registered_tasks())
+    verdict = judge(watch.effects(), json.loads(location)["warm"])
+    if not verdict.warm:
+        modules = shareable_modules(verdict.unsafe)
+        _begin_anew(worker, location, Layers(verdict.why, modules, pointers, tasks))
+    _keep_pages_shared()
+    worker.sendall(pack(op="ready", pid=os.getpid(), mode="warm", pointers=pointers, tasks=tasks))
+    return WarmMaker(code, prepared, instance)
+
+
+def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Maker:
+    instance = open_base()
+    with ImportWatch("ahead") as watch:
+        for name in layers.modules:
+            # One that wants what is left out here is imported with the user's code.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    if layers.modules and not judge(watch.effects(), "auto").warm:
+        # One of them brought along what shall be left out.
+        _begin_anew(worker, location, replace(layers, modules=[]))
+    _keep_pages_shared()
+    worker.sendall(
+        pack(
+            op="ready", pid=os.getpid(), mode="layered", why=layers.why, pointers=layers.pointers,
+            tasks=layers.tasks,
         )
+    )  # fmt: skip
+    return LayeredMaker(location, instance)
+
+
+def _begin_anew(worker: socket.socket, location: str, layers: Layers) -> NoReturn:
+    """Become a fresh interpreter: what an import has begun cannot be undone."""
+    sys.stdout.flush()
+    described = os.memfd_create("layers", 0)
+    os.write(described, json.dumps(asdict(layers)).encode())
+    os.lseek(described, 0, os.SEEK_SET)
+    os.set_inheritable(worker.fileno(), True)
+    os.execv(  # noqa: S606
+        sys.executable,
+        [
+            sys.executable, "-m", _MODULE, "layered", str(worker.fileno()), location,
+            str(described),
+        ],
+    )  # fmt: skip
+
+
+def _keep_pages_shared() -> None:
     sys.stdout.flush()  # what the code printed while it loaded is not each child's to say again
     gc.collect()
     gc.freeze()
     gc.disable()  # in the fork server only: a collection would copy every page it visits
-    from .user_task import registered_tasks
-
-    pointers, tasks = list(loaded[0].pointers()), list(registered_tasks())
-    worker.sendall(pack(op="ready", pid=os.getpid(), mode="warm", pointers=pointers, tasks=tasks))
-    return WarmMaker(loaded)
 
 
 def _say_failed(worker: socket.socket, location: str, traceback: str) -> None:
@@ -85,26 +154,29 @@ def _say_failed(worker: socket.socket, location: str, traceback: str) -> None:
 
 
 def _be_child(control: Wire, location: str) -> None:
-    from .child import refuse_one, serve_one
-
     become_child()
+    instance = open_base()
     try:
-        loaded = load(location)
+        code, prepared = import_code(location, instance, prepare=False)
     except CodeLoadFailed as error:
         refuse_one(error, control)
     else:
-        serve_one(*loaded, control)
+        serve_one(code, prepared, instance, control)
 
 
 def main() -> None:
-    """Entry point: ``server|cold|child DESCRIPTOR LOCATION``."""
+    """Entry point: ``server|layered|child DESCRIPTOR LOCATION [LAYERS]``."""
     role, descriptor, location = sys.argv[1:4]
     end = socket.socket(fileno=int(descriptor))
     end.set_inheritable(False)
     if role == "child":
         _be_child(Wire(end), location)
+    elif role == "layered":
+        with os.fdopen(int(sys.argv[4])) as described:
+            layers = Layers(**json.loads(described.read()))
+        be_server(end, location, layers)
     else:
-        be_server(end, location, cold=role == "cold")
+        be_server(end, location)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from .lanes import LaneReceiver
 from .memory import watch_memory
 from .options import WorkerOptions
 from .orders import Orders
+from .step_output import Printing
 from .storage_marker import read_marker
 from .supervision import Supervision
 from .witness import Witness
@@ -104,6 +105,7 @@ class Worker:
         ]
         self._finish = asyncio.Event()
         self._supervision = Supervision()
+        self._printing = Printing(wanted=options.prints_steps)
         self._stop = asyncio.Event()
         self._state = "alive"
         self._good_until_s = 0.0
@@ -122,7 +124,7 @@ class Worker:
         self._transitions = AsyncConnection(self._settings)
         self._deliveries = Deliveries(
             self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed,
-            self._report_canceled,
+            self._report_canceled, self._printing,
         )  # fmt: skip
         self._orders = Orders(self.worker_id, self._settings, self._deliveries, self._stop.set)
         self._heartbeat = Heartbeat(
@@ -139,6 +141,7 @@ class Worker:
             await self._work()
         finally:
             await asyncio.gather(*(server.stop() for server in self._servers))
+            await self._printing.finish()
 
     def _told_to_stop(self, number: int) -> None:
         """Drain at the first signal; end at once at the second, as if killed: others rescue."""
@@ -351,8 +354,8 @@ class Worker:
         free = max(0, self._options.slots + self._options.run_slots - busy)
         share = min(free, max(1, free // len(self._servers)))
         for server in self._servers:
-            # A cold child costs seconds to make: it is not worth making and ending with each step.
-            server.keep_spare(min(share, 1) if server.mode == "cold" else share)
+            # A child that imports costs too much to make and end it with each step.
+            server.keep_spare(share if server.mode == "warm" else min(share, 1))
 
     def _card(self) -> WorkerCard:
         return WorkerCard(

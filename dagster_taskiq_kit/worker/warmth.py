@@ -1,0 +1,114 @@
+"""How the children of a code location are made: forked with its code, or without it.
+
+*Warm*: a child is forked from a process that has imported everything. *Layered*: it is forked from
+one that has imported Dagster and those third parties that can be shared, and imports the user's
+modules itself. *Cold*: it is a fresh process, of an interpreter that is not the worker's.
+
+Invariant: what an import left open is never shared by two children, unless it was said to be meant.
+Children of a warm location inherit no connection, no pipe, no open file and no thread that they
+would miss; whether a library's own threads bear a fork is tried before the first child is made.
+"""
+
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ..dagster_seam import CodeLocation
+from ..errors import ConfigurationError
+from ..health.steering import not_there
+from .import_effects import Effects
+from .trials import TRIALS, failed_packages
+
+#: What a worker can be told of a location.
+Choice = Literal["auto", "always", "never"]
+CHOICES: Sequence[Choice] = ("auto", "always", "never")
+OPTION = "--warm"
+
+
+def chosen(locations: Sequence[CodeLocation], said: Sequence[str]) -> Sequence[CodeLocation]:
+    """Return locations with what a worker was told of them.
+
+    Args:
+        locations: The code locations.
+        said: ``CHOICE`` for all, or ``LOCATION=CHOICE`` for one, the later over the earlier.
+
+    Raises:
+        ConfigurationError: There is no such choice, or no such location.
+    """
+    choices: dict[str, str] = {}
+    names = [location.name for location in locations]
+    for each in said:
+        name, _, choice = each.rpartition("=")
+        if choice not in CHOICES:
+            raise ConfigurationError(
+                f"{OPTION} {each}: there is no {choice!r}. Say auto, always or never, for all "
+                "locations or as LOCATION=CHOICE.",
+                OPTION,
+            )
+        if name and name not in names:
+            raise not_there("code location", name, names)
+        choices |= dict.fromkeys([name] if name else names, choice)
+    return [replace(each, warm=choices.get(each.name, each.warm)) for each in locations]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a location is served.
+
+    Args:
+        why: Why its children are not forked with its code; empty when they are.
+        unsafe: Packages that may not be imported before the fork.
+    """
+
+    why: Sequence[str] = field(default_factory=list)
+    unsafe: Collection[str] = frozenset()
+
+    @property
+    def warm(self) -> bool:
+        """Whether children are forked with everything."""
+        return not self.why
+
+
+def judge(effects: Effects, choice: str) -> Verdict:
+    """Return how a location is served whose code this process has just imported.
+
+    Args:
+        effects: What the import left.
+        choice: What the worker was told.
+    """
+    if choice == "always":
+        return Verdict()
+    if choice == "never":
+        return Verdict(["it was told so"])
+    found = [*effects.descriptors, *effects.threads]
+    why, unsafe = [str(each) for each in found], {each.package for each in found}
+    if effects.native_threads:
+        tried = {name for name in TRIALS if name in sys.modules}
+        failed = failed_packages(tried)
+        why += [f"{name}: {wrong}" for name, wrong in failed.items()]
+        unsafe |= failed.keys()
+        unknown = [each for each in effects.native_threads if each.package not in tried]
+        why += [f"{each}, which nobody knows" for each in unknown]
+        unsafe |= {each.package for each in unknown}
+    return Verdict(sorted(set(why)), unsafe)
+
+
+def shareable_modules(unsafe: Collection[str]) -> Sequence[str]:
+    """Return the third-party modules of this process that a layered fork server may import ahead.
+
+    Args:
+        unsafe: Packages to leave out.
+    """
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] not in unsafe and _is_third_party(module)
+    ]
+
+
+def _is_third_party(module: object) -> bool:
+    file = getattr(module, "__file__", None)
+    parts = Path(file).parts if isinstance(file, str) else ()
+    return "site-packages" in parts or "dist-packages" in parts
