@@ -39,6 +39,7 @@ class WorkerCard:
         slots: How many steps and tasks it executes at once.
         run_slots: How many runs.
         locations: Code locations it serves.
+        modes: How it serves each: ``warm``, or ``layered`` or ``cold`` with why.
         state: ``alive``, ``draining``, or ``unready`` while its code does not load any more: it
             claims nothing then.
         trouble: Why it is unready.
@@ -63,6 +64,7 @@ class WorkerCard:
     slots: int
     run_slots: int
     locations: Sequence[str]
+    modes: Mapping[str, str] = field(default_factory=dict)
     state: str = "alive"
     trouble: str = ""
     busy_slots: int = 0

@@ -185,14 +185,14 @@ class Fleet:
         return run
 
     def said(self, run_id: str) -> list[str]:
-        """Return a run's log as lines, with the first line of each error."""
+        """Return a run's log as lines, with the first line of each step's error."""
         lines: list[str] = []
         for entry in self.instance.all_logs(run_id):
             event = entry.dagster_event
             kind = event.event_type_value if event else "-"
             text = (event.message if event else None) or entry.user_message
             error = getattr(event.event_specific_data, "error", None) if event else None
-            why = f" {error.message.splitlines()[0]}" if error and error.message else ""
+            why = f" {error.message.splitlines()[0]}" if entry.step_key and error else ""
             lines.append(f"{entry.step_key or '-'} {kind} {text}{why}")
         return lines
 

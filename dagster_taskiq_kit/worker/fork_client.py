@@ -168,6 +168,11 @@ class ForkServerClient:
         return process, ours
 
     @property
+    def mode_in_words(self) -> str:
+        """How it serves its location, and why not warm."""
+        return f"{self.mode}: {self.why}" if self.why else self.mode
+
+    @property
     def is_ready(self) -> bool:
         """Whether it can take deliveries, which it cannot while it is started again."""
         return self._ready.is_set()

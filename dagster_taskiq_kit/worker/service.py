@@ -367,6 +367,7 @@ class Worker:
             slots=self._options.slots,
             run_slots=self._options.run_slots,
             locations=[server.location.name for server in self._servers],
+            modes={server.location.name: server.mode_in_words for server in self._servers},
             state=self._state_now(),
             trouble=self._trouble(),
             busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),

@@ -55,3 +55,15 @@ def test_a_refusal_spends_no_retry_of_the_op(chaos: Chaos):
     assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in kinds
     assert kinds.count(dg.DagsterEventType.STEP_FAILURE) == 1
     assert not chaos.bodies("patient")
+
+
+def test_a_run_whose_stream_was_deleted_is_queued_again_by_the_workers(chaos: Chaos):
+    chaos.start_worker(queues=["elsewhere"])
+    run_id = chaos.launch("one")
+    broker = chaos.fleet.broker
+    stream = broker.keys.name("stream", "default", "run", "5")
+    assert broker.client.delete(stream) == 1
+    chaos.open_gates("first")
+    chaos.start_worker()
+    assert chaos.fleet.wait_for_run(run_id).status is STATUS.SUCCESS, chaos.explain()
+    assert len(chaos.bodies("first")) == 1

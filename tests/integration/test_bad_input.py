@@ -348,11 +348,11 @@ def test_a_step_tag_that_can_never_work_fails_the_run_with_its_name(site, job, s
 
 
 WARM = CODE.read_text()
-COLD = (
+LAYERED = (
     WARM
     + "\nimport threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
 )
-BROKEN = COLD.replace(
+BROKEN = LAYERED.replace(
     "import dagster as dg", "import dagster as dg\nraise RuntimeError('my own mistake')"
 )
 
@@ -388,10 +388,10 @@ def test_a_definitions_file_that_is_gone_at_run_time_fails_the_run_until_it_is_b
     ],
     ids=["gone", "does_not_import"],
 )
-def test_code_that_a_cold_worker_cannot_load_any_more_fails_the_run_with_the_users_own_error(
+def test_code_that_a_layered_worker_cannot_load_any_more_fails_the_run_with_the_users_own_error(
     fleet, open_site, written, change, cause
 ):
-    written.write_text(COLD)
+    written.write_text(LAYERED)
     with open_site(fleet, written) as site:
         site.start_worker(slots=1, run_slots=1)
         assert fleet.wait_for_run(site.launch("fine")).status is SUCCESS

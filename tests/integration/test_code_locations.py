@@ -156,6 +156,35 @@ def test_whatever_dagsters_tools_load_from_a_workspace_a_worker_loads_and_execut
         assert ended.status is SUCCESS, (job, fleet.said(run_id))
 
 
+def test_a_location_of_another_environment_is_served_cold_by_that_environment(fleet, project):
+    """A virtual environment of the same binary and packages: what makes it another is its folder."""
+    own = Path(sys.prefix)
+    other = project / "other_environment"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    (other / "lib").symlink_to(own / "lib")
+    (other / "pyvenv.cfg").write_text((own / "pyvenv.cfg").read_text())
+    executable = str(other / "bin" / "python")
+    write(
+        project / "elsewhere.py",
+        "import sys\nimport dagster as dg\nfrom dagster_taskiq_kit import taskiq_executor\n"
+        "@dg.op\ndef where(): assert sys.executable == " + repr(executable) + "\n"
+        "@dg.job\ndef elsewhere(): where()\n"
+        "defs = dg.Definitions(jobs=[elsewhere], executor=taskiq_executor)\n",
+    )
+    target = {"relative_path": "elsewhere.py", "executable_path": executable}
+    file = workspace(project / "workspace.yaml", {"python_file": target})
+    with seam.workspace_of(fleet.instance, [file]) as context:
+        assert not [error.to_string() for error in context.code_location_errors()]
+        fleet.start_worker("-w", file)
+        (worker,) = fleet.snapshot().live_workers
+        assert worker.card.modes == {
+            "elsewhere.py": f"cold: it wants another interpreter ({executable})"
+        }
+        run_id = seam.launch_job(fleet.instance, context, "elsewhere")
+    assert fleet.wait_for_run(run_id).status is SUCCESS, fleet.said(run_id)
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -141,10 +141,10 @@ def said_the_same(step_key):
     return demand
 
 
-def served_cold(location):
-    """The worker has said that it serves a location cold."""
+def served_layered(location):
+    """The worker has said that it serves a location layered."""
 
     def demand(case):
-        assert f"{location} (cold)" in case.fleet.worker_log(1).read_text()
+        assert f"{location} (layered)" in case.fleet.worker_log(1).read_text()
 
     return demand

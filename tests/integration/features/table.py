@@ -164,7 +164,7 @@ _ROWS = [
         "thread left running after import",
         "threaded",
         file="threaded_code.py",
-        demands=[demands.served_cold("threaded_code.py")],
+        demands=[demands.served_layered("threaded_code.py")],
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Code that leaves a thread running after its import, so that a worker must serve it cold.
+"""Code that leaves a thread running after its import, so that a worker must serve it layered.
 
 Invariant: the thread lives as long as the process that imported this file.
 """
