@@ -5,12 +5,13 @@ Invariant: whatever ends it, a signal included, everything that it started ends 
 
 import argparse
 import json
+import os
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from . import report
+from . import jobs, report
 from .rounds import JOBS, run_rounds
 
 
@@ -24,10 +25,15 @@ def main() -> None:
     parser.add_argument("-n", "--rounds", type=int, default=3, help="repetitions (default: 3)")
     parser.add_argument("--peers", action="store_true", help="the multiprocess executor too: slow")
     parser.add_argument("--job", action="append", choices=JOBS, help="that job only")
+    parser.add_argument(
+        "--imports", default="", metavar="MODULES",
+        help="modules that the jobs' code imports, comma-separated, such as pandas",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE too")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    os.environ[jobs.IMPORTS] = options.imports
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
     figures = run_rounds(
         Path(sys.executable), options.rounds, options.job or JOBS, peers=options.peers

@@ -19,6 +19,7 @@ def requirements() -> list[str]:
         f"dagster-postgres=={library}",
         "sqlalchemy<2.1",
         "psutil>=6",
+        f"pandas=={importlib.metadata.version('pandas')}",
     ]
 
 

@@ -4,6 +4,7 @@ Invariant: imported by every contender in its own environment, so it needs Dagst
 contender's executor and nothing else. A step does nothing: what is measured is what a step costs.
 """
 
+import importlib
 import os
 from typing import Any
 
@@ -16,7 +17,13 @@ FAN_WIDTH = 100
 WARM_UP_WIDTH = 8
 
 EXECUTOR = "BENCHMARK_EXECUTOR"
+#: Modules that the code imports as people's code does, comma-separated.
+IMPORTS = "BENCHMARK_IMPORTS"
 CELERY_URL = "BENCHMARK_CELERY_URL"
+
+
+for _name in filter(None, os.environ.get(IMPORTS, "").split(",")):
+    importlib.import_module(_name)
 
 
 def _executor() -> dg.ExecutorDefinition:

@@ -1,13 +1,16 @@
 """What Dagster says of its runs, joined to a snapshot: which of them are stuck, and why.
 
 Invariant: the runs are read first, then the broker, then again those runs that seem to have nobody;
-a run is called stuck only if both readings agree. Reading changes nothing.
+a run is called stuck only if both readings agree. Reading changes nothing. What Dagster's database
+says of a time was stamped by whichever machine wrote it: the broker's own stamps come first, a
+worker's clock is corrected by how far it is known to be off, and a stamp from the future, which can
+only be wrong, keeps no run from being looked at.
 """
 
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import dagster as dg
@@ -46,6 +49,8 @@ GONE_FOR_LEASES = 4
 CANCELING_FOR_GRACES = 3
 #: Only runs that said nothing for so long have their log read for lost steps.
 _QUIET_S = 120.0
+#: By how much the clocks of a fleet may differ without being wrong.
+_CLOCKS_DIFFER_S = 5.0
 #: Runs whose log is looked at in one reading, the longest open first: the database has other work.
 _MOST_LOGS = 50
 
@@ -116,6 +121,8 @@ class RunHealth:
 class _Open:
     run: seam.DagsterRun
     for_s: float
+    #: By a clock that is ahead of ours: how long it is so, nobody knows.
+    from_the_future: bool = False
     #: Messages of it that have not ended.
     messages: Sequence[str] = field(default_factory=list)
 
@@ -142,7 +149,7 @@ def read_run_health(
     now_s = time.time()
     # Those that somebody should execute come first: thousands may wait in Dagster's own queue.
     runs = [
-        _Open(entry.dagster_run, max(0.0, now_s - entry.update_timestamp.timestamp()))
+        _open_for(entry, now_s)
         for statuses, most in ((ACTIVE, MOST_RUNS), (WAITING, MOST_WAITING))
         for entry in instance.get_run_records(
             dg.RunsFilter(statuses=list(statuses)), limit=most, ascending=True
@@ -162,6 +169,11 @@ def read_run_health(
     active = [each for each in runs if each.run.status in ACTIVE]
     stuck = list(itertools.islice(looking.stuck(active), MOST_STUCK))
     return RunHealth(counts, oldest_s, stuck, len(active))
+
+
+def _open_for(entry: dg.RunRecord, now_s: float) -> _Open:
+    for_s = now_s - entry.update_timestamp.timestamp()
+    return _Open(entry.dagster_run, max(0.0, for_s), from_the_future=for_s < -_CLOCKS_DIFFER_S)
 
 
 class _Looking:
@@ -186,7 +198,7 @@ class _Looking:
     def stuck(self, runs: Sequence[_Open]) -> Iterator[StuckRun]:
         runs = [each for each in runs if not launched_inline(each.run)]
         ids = readings.open_messages(self._broker, [each.run.run_id for each in runs])
-        runs = [_Open(each.run, each.for_s, ids[each.run.run_id]) for each in runs]
+        runs = [replace(each, messages=ids[each.run.run_id]) for each in runs]
         unserved = self._unserved()
         run_messages = [m for each in runs for m in each.messages if _is_run(m)]
         records = readings.fetch_all(self._broker, run_messages)
@@ -223,7 +235,7 @@ class _Looking:
             return None if waits else self._gone(each, record)
         worker = self._worker(record.worker)
         if worker is None or worker.live:
-            return self._quiet(each)
+            return self._quiet(each, worker)
         if self._snapshot.live_workers or worker.silent_s < 2 * self._settings.lease_s:
             return None  # a live one rescues it
         return self._found(
@@ -235,7 +247,9 @@ class _Looking:
 
     def _canceling(self, each: _Open) -> StuckRun | None:
         graces_s = CANCELING_FOR_GRACES * self._settings.cancel_grace_s
-        if each.for_s < max(self._gone_for_s, graces_s):
+        cancelled_s = readings.cancelled_for_s(self._broker, each.run.run_id)
+        for_s = each.for_s if cancelled_s is None else cancelled_s
+        if for_s < max(self._gone_for_s, graces_s):
             resumes = self._instance.count_resume_run_attempts(each.run.run_id)
             if not _was_said(each, Cause.CANCELING, resumes):
                 return None
@@ -243,9 +257,8 @@ class _Looking:
         return self._found(
             each,
             Cause.CANCELING,
-            each.for_s,
-            f"It is being cancelled for {duration(each.for_s)}; {held} of its messages have not "
-            "ended.",
+            for_s,
+            f"It is being cancelled for {duration(for_s)}; {held} of its messages have not ended.",
             "Start a worker: it ends what nobody executes. Or force its termination in the UI.",
         )
 
@@ -259,7 +272,7 @@ class _Looking:
             return None
         if record is not None and record.state in OWNED | {State.QUEUED}:
             return None
-        gone_s = each.for_s
+        gone_s = self._gone_for_s if each.from_the_future else each.for_s
         if record is not None and record.ended_at_ms is not None:
             gone_s = max(0.0, (self._snapshot.taken_at_ms - record.ended_at_ms) / 1000)
         if gone_s < self._gone_for_s and not _was_said(each, Cause.NO_PROCESS, resumes):
@@ -275,13 +288,17 @@ class _Looking:
             resumes,
         )
 
-    def _quiet(self, each: _Open) -> StuckRun | None:
+    def _quiet(self, each: _Open, worker: WorkerReading | None) -> StuckRun | None:
         """Look into the log of a run with a live worker that has said nothing for long."""
         if self._logs_left <= 0:
             return None
         self._logs_left -= 1
         newest = self._instance.get_records_for_run(each.run.run_id, limit=1, ascending=False)
-        quiet_s = time.time() - newest.records[0].timestamp if newest.records else each.for_s
+        quiet_s = each.for_s
+        if newest.records:
+            ahead_s = worker.clock_skew_s if worker is not None else 0.0
+            written_s = newest.records[0].timestamp - ahead_s
+            quiet_s = self._snapshot.taken_at_ms / 1000 - written_s
         if quiet_s > _QUIET_S and (missing := self._steps_without_record(each)):
             return self._found(
                 each, Cause.LOST_STEP, quiet_s,

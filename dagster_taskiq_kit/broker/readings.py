@@ -18,6 +18,9 @@ from .scripts import text
 
 logger = logging.getLogger(__name__)
 
+#: How long the scripts keep that a run was cancelled.
+_CANCEL_KEPT_S = 86_400
+
 
 @dataclass(frozen=True)
 class Record:
@@ -181,6 +184,17 @@ def waiting(connection: SyncConnection, queue: str) -> Sequence[str]:
         return pipeline.execute()
 
     return [text(task_id) for ids in connection.attempt(ask) for task_id in ids]
+
+
+def cancelled_for_s(connection: SyncConnection, run_id: str) -> float | None:
+    """Return how long ago a run was cancelled, by the broker; None when it does not know.
+
+    Raises:
+        BrokerUnavailable: No answer within ``give_up_s``.
+    """
+    key = connection.keys.name("cancel", run_id)
+    left_s = connection.attempt(lambda: connection.client.ttl(key))
+    return None if left_s < 0 else max(0.0, float(_CANCEL_KEPT_S - left_s))
 
 
 def cancelled_runs(connection: SyncConnection, run_ids: Sequence[str]) -> frozenset[str]:

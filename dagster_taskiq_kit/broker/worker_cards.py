@@ -39,7 +39,6 @@ class WorkerCard:
         slots: How many steps and tasks it executes at once.
         run_slots: How many runs.
         locations: Code locations it serves.
-        modes: How it serves each: ``warm``, or ``layered`` or ``cold`` with why.
         state: ``alive``, ``draining``, or ``unready`` while its code does not load any more: it
             claims nothing then.
         trouble: Why it is unready.
@@ -54,6 +53,7 @@ class WorkerCard:
         storage: That folder, or why it could not be read.
         clock_s: Its own clock when it said this, seconds since 1970.
         boot_s: The same on its host's boot clock.
+        modes: How it serves each location: ``warm``, or ``layered`` or ``cold`` with why.
     """
 
     worker_id: str
@@ -64,7 +64,6 @@ class WorkerCard:
     slots: int
     run_slots: int
     locations: Sequence[str]
-    modes: Mapping[str, str] = field(default_factory=dict)
     state: str = "alive"
     trouble: str = ""
     busy_slots: int = 0
@@ -77,6 +76,7 @@ class WorkerCard:
     storage: str = ""
     clock_s: float = 0.0
     boot_s: float = 0.0
+    modes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""

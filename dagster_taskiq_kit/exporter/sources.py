@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -46,12 +46,14 @@ class Reading:
     Args:
         families: What it said; None when it failed.
         took_s: How long it took.
-        at_s: When it ended, seconds since 1970.
+        at_s: When it ended, seconds since 1970; for people, since that clock may be set.
+        ended_s: The same on the monotonic clock.
     """
 
     families: Families | None
     took_s: float
     at_s: float
+    ended_s: float
 
 
 def read_once(name: str, read: Read) -> Reading:
@@ -63,7 +65,7 @@ def read_once(name: str, read: Read) -> Reading:
         logger.warning("Collector %s: %s", name, error)
     except Exception:
         logger.exception("Collector %s failed.", name)
-    return Reading(families, time.perf_counter() - began_s, time.time())
+    return Reading(families, time.perf_counter() - began_s, time.time(), time.monotonic())
 
 
 class BrokerSource:
@@ -118,7 +120,7 @@ class PeriodicSource:
         self._read = read
         self._every_s = every_s
         self._stop = threading.Event()
-        self._since_s = time.time()
+        self._begun = Reading(None, 0.0, time.time(), time.monotonic())
         self._last: Reading | None = None
         self._thread = threading.Thread(target=self._go_on, name=f"collector-{name}", daemon=True)
 
@@ -126,9 +128,10 @@ class PeriodicSource:
     def last(self) -> Reading:
         """What was read last; nothing, when that is older than a reading that hangs may be."""
         if self._last is None:
-            return Reading(None, time.time() - self._since_s, self._since_s)
-        if time.time() - self._last.at_s > _STALE_AFTER_PERIODS * self._every_s + _MAY_TAKE_S:
-            return Reading(None, self._last.took_s, self._last.at_s)
+            return replace(self._begun, took_s=time.monotonic() - self._begun.ended_s)
+        silent_s = time.monotonic() - self._last.ended_s
+        if silent_s > _STALE_AFTER_PERIODS * self._every_s + _MAY_TAKE_S:
+            return replace(self._last, families=None)
         return self._last
 
     def start(self) -> None:

@@ -114,6 +114,22 @@ def test_a_started_run_without_a_record_is_stuck_only_in_an_old_namespace(watchi
     assert said(watching, run_id, "the broker has no record") == 1
 
 
+def test_a_stamp_from_the_future_hides_no_run_that_nobody_executes(watching: Watching):
+    """Whoever wrote it has a clock that is ahead: nobody could be found stuck for an hour."""
+    run_id = watching.launch("waiting")
+    client, keys = watching.fleet.broker.client, watching.fleet.broker.keys
+    client.delete(keys.name("record", run_task_id(run_id, 0)), keys.name("run", run_id))
+    client.set(keys.name("born"), int((time.time() - 600) * 1000))
+    run = watching.instance.get_run_by_id(run_id)
+    watching.instance.report_dagster_event(
+        dg.DagsterEvent("PIPELINE_START", run.job_name), run_id, timestamp=time.time() + 3600
+    )
+    (record,) = watching.instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
+    assert record.update_timestamp.timestamp() > time.time() + 3000
+    (found,) = looking_at(watching, run_health._open_for(record, time.time()))
+    assert found.cause is run_health.Cause.NO_PROCESS
+
+
 def looking_at(watching: Watching, one):
     looking = run_health._Looking(
         watching.instance, watching.fleet.broker, watching.fleet.snapshot(), None

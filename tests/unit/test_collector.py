@@ -152,7 +152,7 @@ def test_a_sample_that_the_catalogue_does_not_know_cannot_be_made():
 
 def test_a_source_that_hangs_is_said_to_have_failed_and_is_not_told_any_more(monkeypatch):
     now_s = [1000.0]
-    monkeypatch.setattr(sources.time, "time", lambda: now_s[0])
+    monkeypatch.setattr(sources.time, "monotonic", lambda: now_s[0])
     source = sources.PeriodicSource("dagster", Families, every_s=60)
     assert source.last.families is None  # nothing was read yet
     source._last = sources.read_once("dagster", Families)
