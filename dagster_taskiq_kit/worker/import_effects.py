@@ -30,16 +30,26 @@ class Effect:
 
     Args:
         what: What it is, in words.
-        module: The module that was being imported when it appeared.
+        importing: The modules that were being imported when it appeared, the innermost last.
     """
 
     what: str
-    module: str
+    importing: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        """The innermost module."""
+        return self.importing[-1]
 
     @property
     def package(self) -> str:
-        """The package of the module."""
+        """The package of the innermost module."""
         return self.module.partition(".")[0]
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """The packages of all of them."""
+        return frozenset(each.partition(".")[0] for each in self.importing)
 
     def __str__(self) -> str:
         return f"{self.what}, begun by the import of {self.module!r}"
@@ -70,8 +80,8 @@ class ImportWatch:
     def __init__(self, root: str) -> None:
         #: Modules that are being imported, the innermost last.
         self._importing = [root]
-        self._threads: dict[int, str] = {}
-        self._descriptors: dict[int, str] = {}
+        self._threads: dict[int, tuple[str, ...]] = {}
+        self._descriptors: dict[int, tuple[str, ...]] = {}
         self._known_threads: set[int] = set()
         self._known_descriptors: set[int] = set()
 
@@ -110,23 +120,23 @@ class ImportWatch:
 
     def _look(self) -> None:
         for thread in _threads() - self._known_threads - self._threads.keys():
-            self._threads[thread] = self._importing[-1]
+            self._threads[thread] = tuple(self._importing)
         for descriptor in _descriptors() - self._known_descriptors - self._descriptors.keys():
-            self._descriptors[descriptor] = self._importing[-1]
+            self._descriptors[descriptor] = tuple(self._importing)
 
     def effects(self) -> Effects:
         """Return what is still there of all that appeared."""
         names = {thread.native_id: thread.name for thread in threading.enumerate()}
-        there = {t: module for t, module in self._threads.items() if t in _threads()}
+        there = {t: modules for t, modules in self._threads.items() if t in _threads()}
         return Effects(
             threads=[
-                Effect(f"the thread {names[t]!r}", module)
-                for t, module in there.items()
+                Effect(f"the thread {names[t]!r}", modules)
+                for t, modules in there.items()
                 if t in names
             ],
             native_threads=[
-                Effect("a thread of a library", module)
-                for t, module in there.items()
+                Effect("a thread of a library", modules)
+                for t, modules in there.items()
                 if t not in names
             ],
             descriptors=list(self._shared()),
@@ -134,12 +144,12 @@ class ImportWatch:
 
     def _shared(self) -> Iterator[Effect]:
         connections = _connections()
-        for descriptor, module in self._descriptors.items():
+        for descriptor, modules in self._descriptors.items():
             with contextlib.suppress(OSError):
                 shown = str(Path(f"/proc/self/fd/{descriptor}").readlink())
                 appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
                 if not appends and not shown.startswith(_HARMLESS):
-                    yield Effect(_in_words(shown, connections), module)
+                    yield Effect(_in_words(shown, connections), modules)
 
 
 class _Telling(Loader):
@@ -148,6 +158,10 @@ class _Telling(Loader):
     def __init__(self, loader: Any, watch: ImportWatch) -> None:
         self._loader = loader
         self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        # Who asks for a spec while code is imported may ask its loader for sources and data, too.
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         with self._watch.importing(spec.name):  # an extension module begins its threads here

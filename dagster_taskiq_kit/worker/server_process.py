@@ -65,7 +65,11 @@ def be_server(worker: socket.socket, location: str, layers: Layers | None = None
     when_parent_dies(signal.SIGKILL)  # until it serves: an import can last for ever
     executable = json.loads(location)["executable"] or sys.executable
     if not is_own(executable):
-        maker = _cold_maker(worker, location, executable)
+        why = f"it wants another interpreter ({executable})"
+        maker = _cold_maker(worker, location, executable, why)
+    elif sys.platform != "linux":
+        why = "this system does not show what an import began"
+        maker = _cold_maker(worker, location, executable, why)
     elif layers is not None:
         maker = _layered_maker(worker, location, layers)
     else:
@@ -74,12 +78,11 @@ def be_server(worker: socket.socket, location: str, layers: Layers | None = None
         ForkServer(PatientWire(worker), maker).serve()
 
 
-def _cold_maker(worker: socket.socket, location: str, executable: str) -> Maker:
+def _cold_maker(worker: socket.socket, location: str, executable: str, why: str) -> Maker:
     from .. import dagster_seam as seam
 
     pointers = list(seam.pointers_of(seam.CodeLocation(**json.loads(location))))
-    why = [f"it wants another interpreter ({executable})"]
-    worker.sendall(pack(op="ready", pid=os.getpid(), mode="cold", why=why, pointers=pointers))
+    worker.sendall(pack(op="ready", pid=os.getpid(), mode="cold", why=[why], pointers=pointers))
     return ColdMaker(location, executable)
 
 

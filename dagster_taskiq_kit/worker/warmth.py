@@ -89,7 +89,8 @@ def judge(effects: Effects, choice: str) -> Verdict:
         failed = failed_packages(tried)
         why += [f"{name}: {wrong}" for name, wrong in failed.items()]
         unsafe |= failed.keys()
-        unknown = [each for each in effects.native_threads if each.package not in tried]
+        # Some libraries have their machine code in a package of another name.
+        unknown = [each for each in effects.native_threads if not each.packages & tried]
         why += [f"{each}, which nobody knows" for each in unknown]
         unsafe |= {each.package for each in unknown}
     return Verdict(sorted(set(why)), unsafe)
