@@ -37,11 +37,13 @@ def test_keys_of_others_on_the_same_server_change_nothing(connection, namespace)
     client.delete("taskiq", "celery", "unacked")
 
 
-def test_a_key_of_the_wrong_type_is_one_sentence_and_no_traceback(connection):
-    connection.client.set(connection.keys.name("queues"), "somebody wrote here")
-    with pytest.raises(Exception, match="WRONGTYPE") as caught:
-        read_snapshot(connection)
-    assert type(caught.value).__module__.startswith("dagster_taskiq_kit")
+def test_a_key_of_another_type_is_set_aside_and_kept_for_a_day(connection):
+    queues = connection.keys.name("queues")
+    connection.client.set(queues, "somebody wrote here")
+    assert read_snapshot(connection).queues == []
+    assert not connection.client.exists(queues)
+    assert connection.client.get(f"{queues}:aside") == b"somebody wrote here"
+    assert 0 < connection.client.ttl(f"{queues}:aside") <= 86_400
 
 
 def test_a_dead_server_is_said_within_its_bound():

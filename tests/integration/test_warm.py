@@ -75,7 +75,8 @@ def test_what_is_made_at_import_is_no_two_steps_at_once(
 ):
     mode, found = SERVED[environment["MADE"]]
     with make_fleet() as fleet:
-        for name, value in {**environment, "DAGSTER_HOME": str(fleet.home)}.items():
+        environment = {**environment, "MADE_FOLDER": str(fleet.home)}
+        for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with open_site(fleet, CODE) as site:
             site.start_worker(slots=3, environment=environment)
@@ -98,11 +99,13 @@ def test_a_worker_serves_a_location_as_it_was_told(
     make_fleet, open_site, environment, monkeypatch, choice, mode
 ):
     with make_fleet() as fleet:
-        for name, value in {**environment, "DAGSTER_HOME": str(fleet.home)}.items():
+        environment = {**environment, "MADE_FOLDER": str(fleet.home)}
+        for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with open_site(fleet, CODE) as site:
             site.start_worker("--warm", f"made_at_import.py={choice}", environment=environment)
-            assert f"code made_at_import.py ({mode})" in fleet.worker_log(1).read_text()
+            said = lambda: fleet.worker_log(1).read_text()  # noqa: E731
+            site.wait_for(lambda: f"code made_at_import.py ({mode})" in said(), "its mode")
             if choice == "never":
                 run_id = site.launch("using")
                 assert fleet.wait_for_run(run_id).status is STATUS.SUCCESS, fleet.said(run_id)

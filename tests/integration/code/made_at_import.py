@@ -21,7 +21,7 @@ from dagster_taskiq_kit import taskiq_executor
 
 MADE = os.environ["MADE"]
 SERVER = ("127.0.0.1", int(os.environ.get("MADE_PORT", "0")))
-NUMBERS = Path(os.environ["DAGSTER_HOME"]) / "numbers"
+NUMBERS = Path(os.environ["MADE_FOLDER"]) / "numbers"
 TIMES = 50
 
 
