@@ -159,12 +159,16 @@ class Keys:
 
 
 def lua_key_functions() -> str:
-    """Return Lua source with one function a key family: ``key.record(task_id)`` and so on."""
-    lines = ["local key = {}"]
+    """Return Lua source with functions for each family: ``key.record(task_id)`` and so on.
+
+    ``raw.record(task_id)`` is the name alone, for who reads many and bears one of another type.
+    """
+    lines = ["local key, raw = {}, {}"]
     for family, key in KEYS.items():
         arguments = ", ".join(key.parts)
         name = " .. ':' .. ".join(["KEYS[1]", f"'{family}'", *key.parts])
         # A record of another type is condemned by who finds it: its message must not get lost.
         found = name if family == "record" else f"sound({name}, '{key.type}')"
         lines.append(f"function key.{family}({arguments}) return {found} end")
+        lines.append(f"function raw.{family}({arguments}) return {name} end")
     return "\n".join(lines)

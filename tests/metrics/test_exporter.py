@@ -125,8 +125,15 @@ def test_twenty_thousand_queue_names_are_scraped_before_prometheus_gives_up(site
     status, text = get(f"{exporter.url}/metrics", timeout_s=60)
     assert (status, "dagster_taskiq_up 1.0" in text) == (200, True)
     assert len(text) < 3_000_000
-    counted = exporter.value("messages_submitted_total", queue="other", kind="step")
-    assert counted >= 20_000 - 100
+    # Of the same scrape: on a busy machine another one may come too late for its own time limit.
+    counted = [
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("dagster_taskiq_messages_submitted_total{")
+        and 'queue="other"' in line
+        and 'kind="step"' in line
+    ]
+    assert sum(counted) >= 20_000 - 100
 
 
 def test_with_a_broker_that_hangs_it_answers_within_a_scrapes_timeout(site: Site):

@@ -5,8 +5,15 @@
 local KINDS = {'run', 'step', 'task'}
 local at = now_ms()
 
+-- There may be thousands of queues: a key of another type is read as empty, and not looked for.
 local function head_score(zset)
-  return finite(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
+  local head = redis.pcall('ZRANGE', zset, 0, 0, 'WITHSCORES')
+  return not head.err and finite(head[2]) or nil
+end
+
+local function size(zset)
+  local count = redis.pcall('ZCARD', zset)
+  return type(count) == 'number' and count or 0
 end
 
 local queues = {}
@@ -15,17 +22,18 @@ for i = 1, #used, 2 do
   local name = used[i]
   local queue = {name = name, first_used_ms = finite(used[i + 1]) or at, waiting = {}, oldest_at_ms = {}}
   for _, kind in ipairs(KINDS) do
-    queue.waiting[kind] = redis.call('ZCARD', key.waiting(name, kind))
+    queue.waiting[kind] = size(raw.waiting(name, kind))
     if queue.waiting[kind] > 0 then
-      queue.oldest_at_ms[kind] = head_score(key.waiting(name, kind))
+      queue.oldest_at_ms[kind] = head_score(raw.waiting(name, kind))
     end
   end
-  queue.claimed = redis.call('ZCARD', key.claimed(name))
-  queue.oldest_claimed_at_ms = head_score(key.claimed(name))
-  queue.running = redis.call('ZCARD', key.running(name))
-  queue.oldest_running_at_ms = head_score(key.running(name))
-  queue.recent = redis.call('ZCOUNT', key.recent(name), at - HOUR_S * 1000, '+inf')
-  queue.dead_letters = redis.call('ZCARD', key.buried(name))
+  queue.claimed = size(raw.claimed(name))
+  queue.oldest_claimed_at_ms = head_score(raw.claimed(name))
+  queue.running = size(raw.running(name))
+  queue.oldest_running_at_ms = head_score(raw.running(name))
+  local recent = redis.pcall('ZCOUNT', raw.recent(name), at - HOUR_S * 1000, '+inf')
+  queue.recent = type(recent) == 'number' and recent or 0
+  queue.dead_letters = size(raw.buried(name))
   queues[#queues + 1] = queue
 end
 
