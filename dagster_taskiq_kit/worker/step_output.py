@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -78,6 +80,8 @@ class Printing:
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
+        # Of its own: a stdout that nobody reads would hold the threads that others wait for.
+        self._thread = ThreadPoolExecutor(1, "step-output")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def follow(self, output: StepOutput, gone: asyncio.Event) -> None:
@@ -93,9 +97,10 @@ class Printing:
             await asyncio.wait(self._tasks, timeout=_LEAVE_WITHIN_S)
 
     async def _follow(self, output: StepOutput, gone: asyncio.Event) -> None:
+        run = asyncio.get_running_loop().run_in_executor
         while not gone.is_set():
-            await asyncio.to_thread(output.copy)
+            await run(self._thread, output.copy)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(gone.wait(), _EVERY_S)
-        await asyncio.to_thread(output.copy, last=True)
+        await run(self._thread, partial(output.copy, last=True))
         output.close()
