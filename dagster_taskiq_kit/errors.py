@@ -13,6 +13,7 @@ TaskiqKitError
 │   └── MessageTooLarge      what shall be queued is larger than a message may be
 ├── CodeError
 │   ├── CodeLoadFailed       the user's definitions did not import; carries their traceback
+│   ├── InterpreterUnfit     the interpreter that a location wants cannot serve it
 │   ├── CodeNotServed        a message names code that this worker was not started with
 │   ├── AmbiguousCode        a message names no location, and several of this worker fit
 │   └── NotInLoadedCode      its location is served, and has no such job or step
@@ -200,6 +201,22 @@ class CodeLoadFailed(CodeError):
         )
         self.location = location
         self.user_traceback = user_traceback
+
+
+class InterpreterUnfit(CodeError):
+    """The interpreter that a code location wants cannot serve it.
+
+    Args:
+        executable: The interpreter, as the workspace names it.
+        why: What is wrong with it.
+    """
+
+    def __init__(self, executable: str, why: str) -> None:
+        super().__init__(
+            f"The interpreter {executable!r} (executable_path of the workspace) cannot serve this "
+            f"location: {why}. Install dagster-taskiq-kit there, in the worker's own release."
+        )
+        self.executable = executable
 
 
 class CodeNotServed(CodeError):

@@ -25,16 +25,22 @@ def opened_instance(home: str) -> dg.DagsterInstance:
     Raises:
         ConfigurationError: It cannot be used; says why and what to do.
     """
-    check_instance_file(Path(home).expanduser() / "dagster.yaml")
+    file = Path(home).expanduser() / "dagster.yaml"
+    check_instance_file(file)
     try:
         instance = dg.DagsterInstance.get()
         for part in _MADE_LATE:
             getattr(instance, part)
         instance.get_concurrency_config()
     except Exception as error:  # a module, a type, a database: whatever a dagster.yaml can name
+        remedy = (
+            "Correct its dagster.yaml."
+            if file.is_file()
+            else "Set DAGSTER_HOME to a folder that exists and holds your dagster.yaml."
+        )
         raise ConfigurationError(
             f"The Dagster instance in {home} cannot be used: {in_one_line(error).rstrip('.')}. "
-            "Correct its dagster.yaml.",
+            f"{remedy}",
             "DAGSTER_HOME",
         ) from error
     return instance

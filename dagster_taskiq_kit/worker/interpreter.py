@@ -6,8 +6,17 @@ they import differs.
 
 import os
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+from ..errors import InterpreterUnfit
+from ..version import __version__
+
+_SAY_VERSION = "from dagster_taskiq_kit.version import __version__; print(__version__)"
+_SAID_WITHIN_S = 60.0
 
 
 def is_own(executable: str | None) -> bool:
@@ -34,3 +43,40 @@ def environment_for(executable: str) -> dict[str, str]:
         return dict(os.environ)
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PATH"))))
     return {**os.environ, "PATH": path}
+
+
+def become_server_of(executable: str, worker: socket.socket, location: str) -> NoReturn:
+    """Become a fork server of another interpreter: this process is replaced.
+
+    Args:
+        executable: The interpreter.
+        worker: The wire to the worker.
+        location: The code location, as JSON.
+
+    Raises:
+        InterpreterUnfit: It cannot be started, or has not the kit that this worker has.
+    """
+    path = shutil.which(executable)
+    if path is None:
+        raise InterpreterUnfit(executable, "there is no such program")
+    environment = environment_for(path)
+    try:
+        asked = subprocess.run(
+            [path, "-c", _SAY_VERSION], capture_output=True, text=True, check=False,
+            timeout=_SAID_WITHIN_S, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InterpreterUnfit(executable, f"it cannot be started ({error})") from error
+    said = (asked.stdout if asked.returncode == 0 else asked.stderr).strip().splitlines()
+    version = said[-1] if said else "nothing"
+    if asked.returncode or version != __version__:
+        raise InterpreterUnfit(executable, f"asked for its dagster-taskiq-kit it said: {version}")
+    os.set_inheritable(worker.fileno(), True)
+    os.execve(  # noqa: S606
+        path,
+        [
+            path, "-m", "dagster_taskiq_kit.worker.server_process",
+            "server", str(worker.fileno()), location,
+        ],
+        environment,
+    )  # fmt: skip

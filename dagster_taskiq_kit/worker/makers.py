@@ -1,4 +1,4 @@
-"""How children are made: forked with the user's code, forked without it, or started fresh.
+"""How children are made: forked with the user's code, or without it.
 
 Invariant: a child has its own end of the wire and no other descriptor of its fork server's.
 """
@@ -6,7 +6,6 @@ Invariant: a child has its own end of the wire and no other descriptor of its fo
 import json
 import os
 import socket
-import subprocess
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -21,20 +20,18 @@ from ..event_writing import write_events_shortly
 from ..prepared_jobs import PreparedJobs
 from .child import refuse_one, serve_one
 from .generators import found_generators, reseed
-from .interpreter import environment_for
 from .process import become_child
 from .rehearsal import rehearse
 from .wire import Wire
 
 
 class Maker(ABC):
-    """Makes the children of one code location."""
+    """Forks the children of one code location from this process."""
 
     def __init__(self) -> None:
         #: What the fork server holds open beside its wires.
         self.inherit_not: list[Any] = []
 
-    @abstractmethod
     def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
         """Make one child that waits on ``control``; returns its pid.
 
@@ -42,12 +39,6 @@ class Maker(ABC):
             control: The child's end of the wire.
             not_theirs: What it must not hold open.
         """
-
-
-class _ForkingMaker(Maker):
-    """Forks children of this very process."""
-
-    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
         pid = os.fork()
         if pid:
             return pid
@@ -64,7 +55,7 @@ class _ForkingMaker(Maker):
         """Serve one message in the child; never returns."""
 
 
-class WarmMaker(_ForkingMaker):
+class WarmMaker(Maker):
     """Forks children of a process that has everything loaded.
 
     Args:
@@ -85,7 +76,7 @@ class WarmMaker(_ForkingMaker):
         serve_one(*self._loaded, control)
 
 
-class LayeredMaker(_ForkingMaker):
+class LayeredMaker(Maker):
     """Forks children that import the user's code themselves, and all else with it already there.
 
     Args:
@@ -106,35 +97,6 @@ class LayeredMaker(_ForkingMaker):
             refuse_one(error, control)
         else:
             serve_one(code, prepared, self._instance, control)
-
-
-class ColdMaker(Maker):
-    """Starts children as fresh processes that import for themselves.
-
-    Args:
-        location: The code location, as this module's ``main`` takes it.
-        executable: The interpreter to start.
-    """
-
-    def __init__(self, location: str, executable: str) -> None:
-        super().__init__()
-        self._location = location
-        self._executable = executable
-
-    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:  # noqa: ARG002
-        """Start one child that loads the code, then waits on ``control``; returns its pid."""
-        process = subprocess.Popen(
-            [
-                self._executable, "-m", "dagster_taskiq_kit.worker.server_process",
-                "child", str(control.fileno()), self._location,
-            ],
-            env=environment_for(self._executable),
-            pass_fds=[control.fileno()],
-            start_new_session=True,
-        )  # fmt: skip
-        # Its end is read by our own waitpid; the object must not try as well.
-        process.returncode = 0
-        return process.pid
 
 
 def open_base() -> dg.DagsterInstance:

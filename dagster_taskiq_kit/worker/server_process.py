@@ -1,9 +1,9 @@
 """What a process becomes when it is a fork server, however it was started.
 
-``server``, ``layered`` (a fork server that replaced itself by a fresh interpreter, because children
-cannot share what the code began when it was imported) and ``child`` (of a cold one) are started by
-this module's command line; the first fork server of a worker is forked from it and calls
-:func:`be_server`.
+``server`` and ``layered`` (a fork server that replaced itself by a fresh interpreter, because
+children cannot share what the code began when it was imported) are started by this module's command
+line; the first fork server of a worker is forked from it and calls :func:`be_server`. A location
+that wants another interpreter has a fork server of that one.
 
 Invariant: it says ``ready`` or ``failed`` once, before anything else.
 """
@@ -20,17 +20,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
-from ..errors import CodeLoadFailed
-from .child import refuse_one, serve_one
+from ..errors import CodeLoadFailed, InterpreterUnfit
 from .forkserver import ForkServer
 from .generators import chosen_seeds_noted
 from .import_effects import ImportWatch
-from .interpreter import is_own
-from .makers import ColdMaker, LayeredMaker, Maker, WarmMaker, import_code, open_base
-from .process import FORK_SERVER, become_child, show_as, when_parent_dies
+from .interpreter import become_server_of, is_own
+from .makers import LayeredMaker, Maker, WarmMaker, import_code, open_base
+from .process import FORK_SERVER, show_as, when_parent_dies
 from .user_task import registered_tasks
 from .warmth import judge, shareable_modules
-from .wire import PatientWire, Wire, pack
+from .wire import PatientWire, pack
 
 #: By name: as a main module it has another.
 _MODULE = "dagster_taskiq_kit.worker.server_process"
@@ -63,27 +62,20 @@ def be_server(worker: socket.socket, location: str, layers: Layers | None = None
     """
     show_as(FORK_SERVER)
     when_parent_dies(signal.SIGKILL)  # until it serves: an import can last for ever
-    executable = json.loads(location)["executable"] or sys.executable
+    executable = json.loads(location)["executable"]
     if not is_own(executable):
-        why = f"it wants another interpreter ({executable})"
-        maker = _cold_maker(worker, location, executable, why)
-    elif sys.platform != "linux":
-        why = "this system does not show what an import began"
-        maker = _cold_maker(worker, location, executable, why)
-    elif layers is not None:
-        maker = _layered_maker(worker, location, layers)
-    else:
-        maker = _warm_maker(worker, location)
+        try:
+            become_server_of(executable, worker, location)
+        except InterpreterUnfit as error:
+            _say_failed(worker, json.loads(location)["name"], str(error))
+            return
+    maker = (
+        _warm_maker(worker, location)
+        if layers is None
+        else _layered_maker(worker, location, layers)
+    )
     if maker is not None:
         ForkServer(PatientWire(worker), maker).serve()
-
-
-def _cold_maker(worker: socket.socket, location: str, executable: str, why: str) -> Maker:
-    from .. import dagster_seam as seam
-
-    pointers = list(seam.pointers_of(seam.CodeLocation(**json.loads(location))))
-    worker.sendall(pack(op="ready", pid=os.getpid(), mode="cold", why=[why], pointers=pointers))
-    return ColdMaker(location, executable)
 
 
 def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
@@ -101,7 +93,7 @@ def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
     pointers, tasks = list(code.pointers()), list(registered_tasks())
     verdict = judge(watch.effects(), json.loads(location)["warm"])
     if not verdict.warm:
-        modules = shareable_modules(verdict.unsafe)
+        modules = [] if verdict.nothing_ahead else shareable_modules(verdict.unsafe)
         _begin_anew(worker, location, Layers(verdict.why, modules, pointers, tasks))
     _keep_pages_shared()
     worker.sendall(pack(op="ready", pid=os.getpid(), mode="warm", pointers=pointers, tasks=tasks))
@@ -121,8 +113,8 @@ def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Make
     _keep_pages_shared()
     worker.sendall(
         pack(
-            op="ready", pid=os.getpid(), mode="layered", why=layers.why, pointers=layers.pointers,
-            tasks=layers.tasks,
+            op="ready", pid=os.getpid(), mode="layered" if layers.modules else "cold",
+            why=layers.why, pointers=layers.pointers, tasks=layers.tasks,
         )
     )  # fmt: skip
     return LayeredMaker(location, instance)
@@ -156,25 +148,12 @@ def _say_failed(worker: socket.socket, location: str, traceback: str) -> None:
         worker.sendall(pack(op="failed", location=location, traceback=traceback))
 
 
-def _be_child(control: Wire, location: str) -> None:
-    become_child()
-    instance = open_base()
-    try:
-        code, prepared = import_code(location, instance, prepare=False)
-    except CodeLoadFailed as error:
-        refuse_one(error, control)
-    else:
-        serve_one(code, prepared, instance, control)
-
-
 def main() -> None:
-    """Entry point: ``server|layered|child DESCRIPTOR LOCATION [LAYERS]``."""
+    """Entry point: ``server|layered DESCRIPTOR LOCATION [LAYERS]``."""
     role, descriptor, location = sys.argv[1:4]
     end = socket.socket(fileno=int(descriptor))
     end.set_inheritable(False)
-    if role == "child":
-        _be_child(Wire(end), location)
-    elif role == "layered":
+    if role == "layered":
         with os.fdopen(int(sys.argv[4])) as described:
             layers = Layers(**json.loads(described.read()))
         be_server(end, location, layers)

@@ -2,7 +2,7 @@
 
 *Warm*: a child is forked from a process that has imported everything. *Layered*: it is forked from
 one that has imported Dagster and those third parties that can be shared, and imports the user's
-modules itself. *Cold*: it is a fresh process, of an interpreter that is not the worker's.
+modules itself. *Cold*: from one that has imported Dagster and nothing else.
 
 Invariant: what an import left open is never shared by two children, unless it was said to be meant.
 Children of a warm location inherit no connection, no pipe, no open file and no thread that they
@@ -60,10 +60,12 @@ class Verdict:
     Args:
         why: Why its children are not forked with its code; empty when they are.
         unsafe: Packages that may not be imported before the fork.
+        nothing_ahead: Nothing but Dagster may be.
     """
 
     why: Sequence[str] = field(default_factory=list)
     unsafe: Collection[str] = frozenset()
+    nothing_ahead: bool = False
 
     @property
     def warm(self) -> bool:
@@ -81,7 +83,10 @@ def judge(effects: Effects, choice: str) -> Verdict:
     if choice == "always":
         return Verdict()
     if choice == "never":
-        return Verdict(["it was told so"])
+        return Verdict(["it was told so"], nothing_ahead=True)
+    if sys.platform != "linux":
+        why = "this system does not show what an import began"
+        return Verdict([why], nothing_ahead=True)
     found = [*effects.descriptors, *effects.threads]
     why, unsafe = [str(each) for each in found], {each.package for each in found}
     if effects.native_threads:

@@ -156,7 +156,7 @@ def test_whatever_dagsters_tools_load_from_a_workspace_a_worker_loads_and_execut
         assert ended.status is SUCCESS, (job, fleet.said(run_id))
 
 
-def test_a_location_of_another_environment_is_served_cold_by_that_environment(fleet, project):
+def test_a_location_of_another_environment_is_served_warm_by_that_environment(fleet, project):
     """A virtual environment of the same binary and packages: what makes it another is its folder."""
     own = Path(sys.prefix)
     other = project / "other_environment"
@@ -178,11 +178,27 @@ def test_a_location_of_another_environment_is_served_cold_by_that_environment(fl
         assert not [error.to_string() for error in context.code_location_errors()]
         fleet.start_worker("-w", file)
         (worker,) = fleet.snapshot().live_workers
-        assert worker.card.modes == {
-            "elsewhere.py": f"cold: it wants another interpreter ({executable})"
-        }
+        assert worker.card.modes == {"elsewhere.py": "warm"}
         run_id = seam.launch_job(fleet.instance, context, "elsewhere")
     assert fleet.wait_for_run(run_id).status is SUCCESS, fleet.said(run_id)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interpreter_that_cannot_serve_is_named_with_what_to_do(fleet, project, there):
+    executable = project / "bare" / "bin" / "python"
+    if there:
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", project / "bare"], check=True
+        )
+    target = {"relative_path": "jobs.py", "executable_path": str(executable)}
+    write(project / "jobs.py", "import dagster as dg\ndefs = dg.Definitions()\n")
+    file = workspace(project / "workspace.yaml", {"python_file": target})
+    worker = fleet.start_worker("-w", file, wait=False)
+    assert worker.wait(60) == 1
+    said = fleet.worker_log(1).read_text()
+    assert f"The interpreter '{executable}' (executable_path of the workspace)" in said
+    assert ("No module named" if there else "there is no such program") in said
+    assert "Install dagster-taskiq-kit" in said
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_what_is_made_at_import_is_no_two_steps_at_once(
                 assert different == (1 if "seeded" in environment["MADE"] else 3)
 
 
-@pytest.mark.parametrize(("choice", "mode"), [("always", "warm"), ("never", "layered")])
+@pytest.mark.parametrize(("choice", "mode"), [("always", "warm"), ("never", "cold")])
 @pytest.mark.parametrize("environment", ["log", "thread"], indirect=True)
 def test_a_worker_serves_a_location_as_it_was_told(
     make_fleet, open_site, environment, monkeypatch, choice, mode
