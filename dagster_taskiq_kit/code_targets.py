@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import dagster_seam as seam
+from .code_location import CodeLocation
 from .errors import ConfigurationError
 
 
@@ -32,7 +33,7 @@ class CodeTargets:
     location_name: str | None = None
 
 
-def code_locations(targets: CodeTargets) -> tuple[Sequence[seam.CodeLocation], Sequence[str]]:
+def code_locations(targets: CodeTargets) -> tuple[Sequence[CodeLocation], Sequence[str]]:
     """Return the code locations that ``-m``, ``-f`` and ``-w`` name, or the workspace here.
 
     Args:
@@ -104,11 +105,11 @@ def _origins(targets: CodeTargets) -> Sequence[object]:
         ) from error
 
 
-def _location(origin: seam.ManagedGrpcPythonEnvCodeLocationOrigin, here: str) -> seam.CodeLocation:
+def _location(origin: seam.ManagedGrpcPythonEnvCodeLocationOrigin, here: str) -> CodeLocation:
     """Return a location with the folder that its code server would load it in."""
     target = origin.loadable_target_origin
     folder = str(Path(here, target.working_directory or ""))
-    return seam.CodeLocation(
+    return CodeLocation(
         origin.location_name,
         seam.serialize_value(
             seam.LoadableTargetOrigin(**{**target.as_dict, "working_directory": folder})

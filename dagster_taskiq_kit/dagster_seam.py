@@ -16,8 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+from .code_location import CodeLocation
 from .errors import AmbiguousCode, CodeLoadFailed, ConfigurationError, NotInLoadedCode
 from .messages import CodeName, RunMessage, StepMessage
+from .source_files import Root, roots_of_file, roots_of_module
 from .version import __version__
 
 try:
@@ -182,23 +184,6 @@ DagsterLibraryRegistry.register("dagster-taskiq-kit", __version__, is_dagster_pa
 # ---- code locations
 
 
-@dataclass(frozen=True)
-class CodeLocation:
-    """One code location that a worker was started with, before it is loaded.
-
-    Args:
-        name: Its name in the workspace.
-        origin: Dagster's description of what to load, as JSON.
-        executable: The interpreter it wants, or None for the worker's own.
-        warm: Whether children are forked with its code: ``auto``, ``always`` or ``never``.
-    """
-
-    name: str
-    origin: str
-    executable: str | None
-    warm: str = "auto"
-
-
 @dataclass
 class LoadedCode:
     """A code location, imported and resolved in this process.
@@ -208,12 +193,14 @@ class LoadedCode:
         repositories: Its repositories by name.
         jobs: Jobs that were asked for, by repository and name, so that each is resolved once.
         loaded_at_s: When it was imported, seconds since 1970.
+        fingerprint: Of its source files; '' where there are none.
     """
 
     location: str
     repositories: Mapping[str, ReconstructableRepository]
     jobs: dict[tuple[str, str], ReconstructableJob] = field(default_factory=dict)
     loaded_at_s: float = field(default_factory=time.time)
+    fingerprint: str = ""
 
     def job(self, code: CodeName) -> ReconstructableJob:
         """Return the job that a message names, from this worker's own workspace.
@@ -244,6 +231,11 @@ class LoadedCode:
     def pointers(self) -> Sequence[str]:
         """Return how messages without a location would name this code."""
         return sorted({pointer_name(repo.pointer) for repo in self.repositories.values()})
+
+    def source_roots(self) -> Sequence[Root]:
+        """Return where the files that define it are."""
+        pointers = [self.repositories[name].pointer for name in sorted(self.repositories)]
+        return [root for pointer in pointers for root in source_roots(pointer)]
 
 
 def _if_it_takes_them(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
@@ -327,13 +319,23 @@ def pointer_name(pointer: CodePointer) -> str:
     return f"pointer:{pointer.describe()}"
 
 
-def pointers_of(location: CodeLocation) -> Sequence[str]:
-    """Return how messages without a location would name a location that is not imported here."""
-    origin = deserialize_value(location.origin, LoadableTargetOrigin)
-    if origin.python_file:
-        return [pointer_name(FileCodePointer(origin.python_file, "", origin.working_directory))]
-    module = origin.module_name or origin.package_name or origin.autoload_defs_module_name
-    return [f"module:{module}"] if module else []
+def source_roots(pointer: CodePointer) -> Sequence[Root]:
+    """Return where the source behind a code pointer is; nothing where it is not on this machine."""
+    if isinstance(pointer, ModuleCodePointer | PackageCodePointer | AutoloadDefsModuleCodePointer):
+        return roots_of_module(pointer.module, pointer.working_directory)
+    if isinstance(pointer, FileCodePointer):
+        return roots_of_file(Path(pointer.working_directory or ".") / pointer.python_file)
+    return []
+
+
+def launched_source(context: LaunchRunContext) -> tuple[Sequence[Root], float]:
+    """Return where the source of a run's code is, and when its code server loaded it."""
+    code, remote = context.job_code_origin, context.dagster_run.remote_job_origin
+    if code is None or remote is None or context.workspace is None:
+        return [], 0.0
+    entry = context.workspace.get_location_entry(remote.location_name)
+    roots = source_roots(code.repository_origin.code_pointer)
+    return roots, entry.update_timestamp if entry is not None else 0.0
 
 
 def code_name(run: DagsterRun, job: ReconstructableJob | None = None) -> CodeName:

@@ -202,6 +202,14 @@ class CodeLoadFailed(CodeError):
         self.location = location
         self.user_traceback = user_traceback
 
+    @property
+    def cause(self) -> str:
+        """The user's own error in one line."""
+        error = self.user_traceback.partition("Stack Trace:")[0].strip()
+        lines = [line.strip() for line in error.splitlines()] or ["it said nothing"]
+        # Of a SyntaxError the place is said first.
+        return f"{lines[-1]} ({lines[0]})" if lines[0].startswith("File ") else lines[0]
+
 
 class InterpreterUnfit(CodeError):
     """The interpreter that a code location wants cannot serve it.

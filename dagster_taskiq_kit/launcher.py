@@ -32,6 +32,7 @@ from .errors import BrokerError, BrokerUnavailable
 from .first_seen import FirstSeen
 from .inline_runs import InlineRuns, launched_inline
 from .instance_pool import instance_id
+from .launched_code import LaunchedCode
 from .messages import run_task_id
 from .run_submission import RunSubmission
 from .settings import LIMITS, TaskiqSettings
@@ -93,6 +94,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         self.settings = TaskiqSettings.resolve(settings, where=where, fallback=found.fallback)
         self._broker: SyncConnection | None = None
         self._away_until_s = 0.0
+        self._launched_code = LaunchedCode()
         #: Since when runs have no record, by what this launcher was asked.
         self._missing = FirstSeen(_MISSED_FOR_S)
         super().__init__()
@@ -146,7 +148,8 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         if self._inline.takes(context.dagster_run):
             self._inline.launch(context)
         else:
-            self._queue(context.dagster_run, resume_no=0)
+            tags = self._launched_code.tags(context)
+            self._queue(context.dagster_run, resume_no=0, tags=tags)
 
     def resume_run(self, context: seam.ResumeRunContext) -> None:
         """Queue a run again, to go on where its log left off; errors as for :meth:`launch_run`."""
@@ -157,10 +160,12 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         """Runs can be resumed."""
         return True
 
-    def _queue(self, run: seam.DagsterRun, resume_no: int) -> None:
+    def _queue(
+        self, run: seam.DagsterRun, resume_no: int, tags: Mapping[str, str] | None = None
+    ) -> None:
         try:
             submission = RunSubmission(self._instance, self.broker, self.settings)
-            submission.submit(run, resume_no, type(self))
+            submission.submit(run, resume_no, type(self), tags)
         except BrokerUnavailable as error:
             self._instance.report_engine_event(
                 f"{error} The run is queued by a worker when that is over.",

@@ -4,6 +4,8 @@ Invariant: a run's message has a deterministic id, so launching twice is launchi
 launcher does it or the reconciler after an outage.
 """
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from . import dagster_seam as seam
@@ -33,13 +35,20 @@ class RunSubmission:
         self._broker = broker
         self._settings = settings
 
-    def submit(self, run: seam.DagsterRun, resume_no: int, by: type) -> None:
+    def submit(
+        self,
+        run: seam.DagsterRun,
+        resume_no: int,
+        by: type,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Queue a run, and say so in its log.
 
         Args:
             run: The run.
             resume_no: 0 for its first execution, then the number of the resume.
             by: The class on whose behalf it is said.
+            tags: What its tags shall say of it, too.
 
         Raises:
             ConfigurationError: A tag can never work, or the run has no origin.
@@ -57,7 +66,7 @@ class RunSubmission:
         )
         if run.tags.get(TASK_ID_TAG) != message.task_id:
             # Not later: who executes it writes the run's row too.
-            self._instance.add_run_tags(run.run_id, {TASK_ID_TAG: message.task_id})
+            self._instance.add_run_tags(run.run_id, {TASK_ID_TAG: message.task_id, **(tags or {})})
         self._broker.run(
             records.submit(
                 task_id=message.task_id,

@@ -14,6 +14,8 @@ PRIORITY_TAG = "dagster-taskiq/priority"
 RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
 TIMEOUT_TAG = "dagster-taskiq/timeout"
 TASK_ID_TAG = "dagster-taskiq/task_id"
+#: Fingerprint of the source files of the code that a run was launched with.
+CODE_TAG = "dagster-taskiq/code"
 
 #: On an op: execute it without the queue. The health checks carry it.
 INLINE_TAG = "dagster-taskiq/inline"

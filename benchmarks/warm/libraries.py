@@ -121,7 +121,7 @@ LIBRARIES = [
         "assert len(confluent_kafka.Producer({'bootstrap.servers': '127.0.0.1:1'})) == 0",
     ),
     Library(
-        "dbt-core", "dbt-core dbt-duckdb", "import dbt.cli.main",
+        "dbt-core", "dbt-core<2 dbt-duckdb", "import dbt.cli.main",
         "assert dbt.cli.main.dbtRunner().invoke(['--version']) is not None",
     ),
     Library("dagster-dbt", "dagster-dbt", "import dagster_dbt"),

@@ -54,6 +54,7 @@ class WorkerCard:
         clock_s: Its own clock when it said this, seconds since 1970.
         boot_s: The same on its host's boot clock.
         modes: How it serves each location: ``warm``, or ``layered`` or ``cold`` with why.
+        stale: Why it serves a location with older code than its files, where it does.
     """
 
     worker_id: str
@@ -77,6 +78,7 @@ class WorkerCard:
     clock_s: float = 0.0
     boot_s: float = 0.0
     modes: Mapping[str, str] = field(default_factory=dict)
+    stale: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""
@@ -213,8 +215,14 @@ def last_seen(connection: SyncConnection, worker_id: str) -> LastSeen | None:
     return connection.attempt(ask)
 
 
-def order_drain(connection: SyncConnection, worker_id: str) -> None:
-    """Order a worker to take no new work, to hand over what it can, and to end.
+def order(connection: SyncConnection, worker_id: str, what: Literal["drain", "reload"]) -> None:
+    """Order a worker to do something.
+
+    Args:
+        connection: The broker.
+        worker_id: The worker.
+        what: ``drain``: to take no new work, to hand over what it can, and to end. ``reload``: to
+            load its code again.
 
     Raises:
         BrokerUnavailable: No answer within ``give_up_s``.
@@ -223,7 +231,7 @@ def order_drain(connection: SyncConnection, worker_id: str) -> None:
 
     def ask() -> None:
         pipeline = connection.client.pipeline()
-        pipeline.xadd(key, {"order": "drain"})
+        pipeline.xadd(key, {"order": what})
         pipeline.expire(key, _ORDER_TTL_S)
         pipeline.execute()
 

@@ -1,11 +1,11 @@
-"""``dagster-taskiq worker list|show|drain|terminate``: see and steer workers that run elsewhere.
+"""``dagster-taskiq worker list|show|drain|...``: see and steer workers that run elsewhere.
 
 Invariant: an order is left where the worker reads it, and obeyed when it hears it; nothing here
 needs to reach its host.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -47,7 +47,13 @@ def show(name: str, as_json: bool, **broker: Any) -> None:
 
 
 def _steer(
-    names: tuple[str, ...], every: bool, broker: dict[str, Any], verb: str, *, as_json: bool
+    names: tuple[str, ...],
+    every: bool,
+    broker: dict[str, Any],
+    order: Literal["drain", "reload"],
+    verb: str,
+    *,
+    as_json: bool,
 ) -> None:
     from ..broker import worker_cards
     from ..health.snapshot import read_snapshot
@@ -60,7 +66,7 @@ def _steer(
         chosen = live if every else _chosen(connection, names)
         try:
             for card in [worker.card for worker in chosen]:
-                worker_cards.order_drain(connection, card.worker_id)
+                worker_cards.order(connection, card.worker_id, order)
                 lines.append(f"Worker {card.worker_id} on {card.host} was told to {verb}.")
                 data.append({"worker_id": card.worker_id, "name": card.name, "host": card.host})
         finally:  # what was done is said, whatever ended it
@@ -74,7 +80,7 @@ def _steer(
 @click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
 def drain(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
     """Have workers take no new work, hand over their runs, finish what they can, and end."""
-    _steer(names, every, broker, "drain", as_json=as_json)
+    _steer(names, every, broker, "drain", "drain", as_json=as_json)
 
 
 @click.command()
@@ -84,7 +90,17 @@ def drain(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> 
 @click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
 def terminate(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
     """The same as drain, under dagster-celery's name."""
-    _steer(names, every, broker, "end", as_json=as_json)
+    _steer(names, every, broker, "drain", "end", as_json=as_json)
+
+
+@click.command("reload")
+@broker_options
+@json_option
+@click.argument("names", nargs=-1, shell_complete=complete_workers)
+@click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
+def reload_code(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
+    """Have workers load their code again; what executes goes on with the code it has."""
+    _steer(names, every, broker, "reload", "load its code again", as_json=as_json)
 
 
 def _chosen(connection: "SyncConnection", names: Sequence[str]) -> "Sequence[WorkerReading]":

@@ -44,7 +44,7 @@ def worker() -> None:
     """Start and steer workers."""
 
 
-for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
+for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate, steer.reload_code):
     worker.add_command(_command)
 
 
@@ -93,6 +93,14 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate):
     help="Whether steps are forked with their code imported (default: where they can share it).",
 )  # fmt: skip
 @click.option(
+    "--reload", "reload", multiple=True, metavar="[LOCATION=]auto|told|never",
+    help="When code is loaded again: when its files have changed (the default), or when told to.",
+)  # fmt: skip
+@click.option(
+    "--max-code-age", "max_code_age", multiple=True, metavar="[LOCATION=]SECONDS",
+    help="When code is loaded again in any case (default: 86400, a day; 0: never).",
+)  # fmt: skip
+@click.option(
     "--no-step-output", is_flag=True,
     help="Leave what steps print to the compute logs; else it is on stdout and stderr here, too.",
 )  # fmt: skip
@@ -120,6 +128,8 @@ def start(
     working_directory: str | None,
     location_name: str | None,
     warm: tuple[str, ...],
+    reload: tuple[str, ...],
+    max_code_age: tuple[str, ...],
     no_step_output: bool,
     loglevel: str,
     background: bool,
@@ -143,6 +153,7 @@ def start(
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
         from ..broker.worker_cards import default_worker_name
+        from ..code_location import told
         from ..code_targets import CodeTargets, code_locations
         from ..instance_pool import close_connections, instance_id
         from ..launcher import TaskiqRunLauncher
@@ -151,14 +162,13 @@ def start(
         from ..worker.options import WorkerOptions
         from ..worker.service import Worker
         from ..worker.thread_counts import share_cores
-        from ..worker.warmth import chosen
 
         locations, not_served = code_locations(
             CodeTargets(modules, files, workspaces, working_directory, location_name)
         )
         for sentence in not_served:
             logger.warning("%s", sentence)
-        locations = chosen(locations, warm)
+        locations = told(locations, warm=warm, reload=reload, max_code_age=max_code_age)
         options = WorkerOptions(
             name=name or default_worker_name(),
             queues=[check_queue_option(queue, repeatable=True) for queue in queues]

@@ -31,6 +31,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "workers": {
         "heartbeats": "No worker is silent while it holds work.",
         "code_loaded": "Every live worker can load its code, and takes work.",
+        "code_fresh": "Every live worker serves the code that stands in its files.",
         "slots_free": "A slot is free, or nothing waits for one.",
         "version_skew": "All live workers run the same release, and their clocks agree.",
         "shared_storage": "Workers on different hosts see the same Dagster storage folder.",

@@ -168,6 +168,25 @@ def _code_loaded(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
     )  # fmt: skip
 
 
+def _code_fresh(snapshot: Snapshot, _settings: TaskiqSettings) -> Finding:
+    stale = [
+        f"{worker.card.name} on {worker.card.host}, {location!r}: {why}"
+        for worker in snapshot.live_workers
+        for location, why in worker.card.stale.items()
+    ]
+    return Finding(
+        "workers",
+        "code_fresh",
+        Severity.WARN if stale else Severity.OK,
+        f"Older code than its files is served ({'; '.join(stale[:FEW])})." if stale
+        else "No live worker is known to serve older code than its files.",
+        "Mend the code, it is loaded then; or `dagster-taskiq worker reload NAME` where reloading "
+        "waits for that." if stale else "",
+        {"stale_locations": len(stale)},
+        "warn when a live worker serves a location with older code than its files",
+    )  # fmt: skip
+
+
 WORKER_RULES: Sequence[Callable[[Snapshot, TaskiqSettings], Finding]] = (
-    _heartbeats, _code_loaded, _slots_free, _version_skew, _shared_storage,
+    _heartbeats, _code_loaded, _code_fresh, _slots_free, _version_skew, _shared_storage,
 )  # fmt: skip

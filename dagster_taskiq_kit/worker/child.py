@@ -6,7 +6,6 @@ its step. It leaves by ``os._exit``: nothing that it inherited is finalized twic
 """
 
 import json
-import logging
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from ..messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ..prepared_jobs import PreparedJobs
 from ..routing import old_tags_note
 from ..states import Kind, State
+from .code_notes import warn, warn_of_other_code
 from .place import Place
 from .process import LINGER_S, leave, threads_left
 from .wire import Wire
@@ -192,13 +192,14 @@ def _execute(
             return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
         job = code.job(message.code)
         if isinstance(message, StepMessage):
-            seam.say_where_steps_run(str(place), place.metadata())
+            seam.say_where_steps_run(str(place), {**place.metadata(), "code": code.fingerprint})
+            warn_of_other_code(instance, run, code, place, message.step_key)
             try:
                 return _execute_step(prepared, instance, run, message, job, wire)
             except seam.StepNotThere:
                 what = f"step {message.step_key!r} in job {message.code.job!r}"
                 raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
-        return _execute_run(instance, run, message, job, place, wire)
+        return _execute_run(instance, run, message, job, place, wire, code)
 
 
 def _execute_task(message: TaskMessage) -> Outcome:
@@ -256,6 +257,7 @@ def _execute_run(
     job: Any,
     place: Place,
     wire: Wire,
+    code: seam.LoadedCode,
 ) -> Outcome:
     status = dg.DagsterRunStatus
     if run.is_finished:
@@ -276,7 +278,9 @@ def _execute_run(
         instance.report_run_failed(run, sentence)
         return State.FAILED, {"reason": sentence}
     wire.send(op="runs", resumable=resumable)
-    instance.report_engine_event(str(place), run)
+    metadata = {"code": dg.MetadataValue.text(code.fingerprint)}
+    instance.report_engine_event(str(place), run, seam.EngineEventData(metadata=metadata))
+    warn_of_other_code(instance, run, code, place)
     if not resumable:
         _note_old_tags(instance, run)  # else its orchestrator does
     _resume_nothing_that_is_over(instance)
@@ -306,12 +310,7 @@ def _resume_nothing_that_is_over(instance: dg.DagsterInstance) -> None:
 def _note_old_tags(instance: dg.DagsterInstance, run: seam.DagsterRun) -> None:
     note = old_tags_note(run.tags)
     if note is not None:
-        instance.handle_new_event(
-            dg.EventLogEntry(
-                error_info=None, level=logging.WARNING, user_message=note, run_id=run.run_id,
-                timestamp=time.time(), job_name=run.job_name,
-            )
-        )  # fmt: skip
+        warn(instance, run, note)
 
 
 def _was_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:

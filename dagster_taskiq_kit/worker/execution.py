@@ -10,7 +10,8 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from .. import messages
 from ..broker import records
@@ -27,6 +28,7 @@ from .fork_client import ForkServerClient
 from .held import Held, death_in_words
 from .place import Place
 from .record_ends import RecordEnds
+from .reload import Reloading
 from .step_output import Printing, StepOutput
 from .wire import Packet
 from .witness import Executing
@@ -49,6 +51,7 @@ class Deliveries:
         run_killed: Called in a thread with the id of a cancelled run whose process was killed: it
             could not say itself that it ended.
         printing: Prints what steps write.
+        reloading: Keeps their code that of its files.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Deliveries:
         changed: Callable[[], None],
         run_killed: Callable[[str], None],
         printing: Printing,
+        reloading: Reloading,
     ) -> None:
         self._worker_id = worker_id
         self._host = socket.gethostname()
@@ -69,6 +73,7 @@ class Deliveries:
         self._changed = changed
         self._run_killed = run_killed
         self._printing = printing
+        self._reloading = reloading
         self._ends = RecordEnds(worker_id, settings, connection)
         #: By owner token: the same message may be claimed again before its last process is gone.
         self._held: dict[str, Held] = {}
@@ -160,32 +165,31 @@ class Deliveries:
         delivery = held.delivery
         try:
             message = messages.decode(delivery.task_id, delivery.kind, delivery.payload)
-            server = self._server_for(message)
+            number = self._location_of(message)
         except (MessageError, CodeError) as error:
             logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
             await self._ends.finish(held, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
-        held.message, held.server = message, server
-        if not await self._is_served(held, server):
+        held.message = message
+        if not await self._is_served(held, number):
             await self._end_without_process(held)
             return
-        held.execution = server.begin(delivery.token, message, self._place(delivery))
+        server = held.server = self._servers[number]
+        place = self._place(delivery, self._reloading.stale().get(server.location.name, ""))
+        held.execution = server.begin(delivery.token, message, place)
         await self._follow(held, server)
 
-    async def _is_served(self, held: Held, server: ForkServerClient) -> bool:
-        """Wait until the fork server can take it; False when it shall not, or not soon."""
-        waiting = [
-            asyncio.ensure_future(server.ready()),
-            asyncio.ensure_future(held.stopped.wait()),
-        ]
-        try:
-            await asyncio.wait(
-                waiting, timeout=self._settings.lease_s, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for each in waiting:
-                each.cancel()
-        return server.is_ready and not held.stopped.is_set()
+    async def _is_served(self, held: Held, number: int) -> bool:
+        """Wait until its code is that of its files, and its fork server can take it.
+
+        Returns:
+            False when it shall not be taken, or not soon.
+        """
+        await _until_either(self._reloading.current(number), held.stopped.wait())
+        if not held.stopped.is_set():
+            ready = self._servers[number].ready()
+            await _until_either(ready, held.stopped.wait(), self._settings.lease_s)
+        return self._servers[number].is_ready and not held.stopped.is_set()
 
     async def _end_without_process(self, held: Held) -> None:
         if held.cancelled and not held.over:
@@ -204,7 +208,7 @@ class Deliveries:
         async for _ in execution.packets():
             pass
 
-    def _place(self, delivery: Delivery) -> Place:
+    def _place(self, delivery: Delivery, stale: str) -> Place:
         return Place(
             self._worker_id,
             self._host,
@@ -212,11 +216,11 @@ class Deliveries:
             delivery.waited_ms,
             delivery.deliveries,
             delivery.handed_over,
+            stale,
         )
 
-    def _server_for(self, message: Message) -> ForkServerClient:
-        served = [server.served() for server in self._servers]
-        return self._servers[location_for(message.code, served)]
+    def _location_of(self, message: Message) -> int:
+        return location_for(message.code, [server.served() for server in self._servers])
 
     async def _follow(self, held: Held, server: ForkServerClient) -> None:
         assert held.execution is not None
@@ -368,3 +372,16 @@ class Deliveries:
             held.given_back = True
         # Dagster is not signalled: SIGTERM would make an executor stop its steps.
         held.send(signal.SIGKILL)
+
+
+async def _until_either(
+    one: Coroutine[Any, Any, object],
+    other: Coroutine[Any, Any, object],
+    timeout_s: float | None = None,
+) -> None:
+    waiting = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    try:
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()

@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..code_location import CodeLocation
 from ..code_matching import Served
-from ..dagster_seam import CodeLocation
 from ..errors import CodeLoadFailed
 from ..messages import Message, kind_of
 from .forked_server import ForkedServer
 from .leftovers import end_leftovers
+from .loaded_source import LoadedSource
 from .place import Place
 from .process_tree import kill_tree
 from .wire import Packet, pack
@@ -98,8 +99,10 @@ class ForkServerClient:
         #: Why its steps import its code for themselves; '' when they do not.
         self.why = ""
         self.pointers: Sequence[str] = ()
-        #: Names of the users' own taskiq tasks in it; a cold server does not know them.
+        #: Names of the users' own taskiq tasks in it.
         self.tasks: Sequence[str] = ()
+        #: From which files its code was imported; None before it was.
+        self.source: LoadedSource | None = None
         #: Why it serves nothing now; '' when it does, or is only being started.
         self.trouble = ""
         self._executions: dict[str, Execution] = {}
@@ -128,14 +131,15 @@ class ForkServerClient:
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
         line = await _next_line(reader)
-        packet = (
+        packet: dict[str, Any] = (
             json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
         )
         if packet["op"] == "failed":
             await process.wait()
             raise CodeLoadFailed(self.location.name, packet["traceback"])
         self.mode, self.pointers = packet["mode"], packet["pointers"]
-        self.tasks = packet.get("tasks", [])
+        self.tasks = packet["tasks"]
+        self.source = LoadedSource.from_data(packet["source"])
         self.why = "; ".join(packet.get("why", []))
         if self.mode != "warm":
             logger.warning(
@@ -272,7 +276,7 @@ class ForkServerClient:
                 reader = await self._launch()
             except CodeLoadFailed as error:
                 logger.error("%s", error)
-                self.trouble = _last_line(error.user_traceback)
+                self.trouble = error.cause
                 continue
             self._listener = asyncio.create_task(self._listen(reader))
             return
@@ -283,6 +287,16 @@ class ForkServerClient:
         execution.hear(
             {"op": "exited", "key": execution.key, "pid": execution.pid, "exit_code": None}
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing executes in it."""
+        return not self._executions
+
+    def retire(self) -> None:
+        """Make no more children: another takes its place. What executes here goes on."""
+        self._stopping = True
+        self.keep_spare(0)
 
     async def stop(self) -> None:
         """End the process; it kills the children that are left."""
@@ -311,8 +325,3 @@ def _kill_trees(pids: Sequence[int]) -> None:
     for pid in pids:
         kill_tree(pid)
     end_leftovers()
-
-
-def _last_line(traceback: str) -> str:
-    lines = traceback.strip().splitlines()
-    return lines[-1].strip() if lines else "It said nothing."

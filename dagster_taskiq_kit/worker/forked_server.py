@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from ..dagster_seam import CodeLocation
+from ..code_location import CodeLocation
 from .process import threads
 from .server_process import be_server
 

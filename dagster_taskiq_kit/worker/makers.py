@@ -14,10 +14,12 @@ import dagster as dg
 from .. import dagster_seam as seam
 from .. import instance_pool
 from ..broken_statements import repeat_what_broke
+from ..code_location import CodeLocation
 from ..database_outages import open_instance_through_outages
 from ..errors import CodeLoadFailed
 from ..event_writing import write_events_shortly
 from ..prepared_jobs import PreparedJobs
+from ..source_files import SourceFiles
 from .child import refuse_one, serve_one
 from .generators import found_generators, reseed
 from .process import become_child
@@ -129,7 +131,8 @@ def import_code(
     Raises:
         CodeLoadFailed: The code did not import.
     """
-    code = seam.load_code(seam.CodeLocation(**json.loads(location)), instance)
+    code = seam.load_code(CodeLocation(**json.loads(location)), instance)
+    code.fingerprint = SourceFiles(code.source_roots()).read().fingerprint
     prepared = PreparedJobs()
     if prepare:
         prepared.prepare(code, instance)

@@ -6,7 +6,7 @@ Invariant: options that can never work are refused before the worker connects to
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..dagster_seam import CodeLocation
+from ..code_location import CodeLocation
 from ..errors import ConfigurationError
 
 MEMORY_OPTION = "--max-memory-per-child"

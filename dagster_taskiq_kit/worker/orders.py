@@ -30,7 +30,7 @@ class Orders:
         worker_id: The worker.
         settings: The deployment.
         deliveries: What it holds.
-        drain: Called when it shall drain.
+        of_the_worker: What to call for an order that is of no message, by its name.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Orders:
         worker_id: str,
         settings: TaskiqSettings,
         deliveries: Deliveries,
-        drain: Callable[[], None],
+        of_the_worker: Mapping[str, Callable[[], None]],
     ) -> None:
         self._settings = settings
         self._stream = Keys(settings.namespace).name("orders", worker_id)
         self._deliveries = deliveries
-        self._drain = drain
+        self._of_the_worker = of_the_worker
 
     async def hear(self) -> None:
         """Hear orders for as long as this worker works."""
@@ -66,12 +66,12 @@ class Orders:
     async def _take(self, fields: Mapping[bytes, bytes]) -> None:
         try:
             order = fields[b"order"].decode()
-            task_id = "" if order == "drain" else fields[b"id"].decode()
+            task_id = "" if order in self._of_the_worker else fields[b"id"].decode()
         except (KeyError, UnicodeDecodeError):
             logger.warning("An order cannot be read and is passed over: %s", dict(fields))
             return
-        if order == "drain":
-            self._drain()
+        if order in self._of_the_worker:
+            self._of_the_worker[order]()
             return
         try:
             await self.obey(task_id, order)

@@ -15,6 +15,7 @@ class Place:
         waited_ms: For how long, on the broker's clock.
         delivery: The how-manieth delivery it is.
         handed_over: A draining worker gave this run back while it was executing.
+        stale: Why its code is older than its files; '' when it is not.
     """
 
     worker: str
@@ -23,6 +24,7 @@ class Place:
     waited_ms: int
     delivery: int
     handed_over: bool
+    stale: str = ""
 
     def __str__(self) -> str:
         again = f", delivery {self.delivery}" if self.delivery > 1 else ""

@@ -16,15 +16,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import CodeLoadFailed, InterpreterUnfit
 from .forkserver import ForkServer
 from .generators import chosen_seeds_noted
 from .import_effects import ImportWatch
 from .interpreter import become_server_of, is_own
+from .loaded_source import loaded_source
 from .makers import LayeredMaker, Maker, WarmMaker, import_code, open_base
 from .process import FORK_SERVER, show_as, when_parent_dies
 from .user_task import registered_tasks
@@ -44,12 +45,14 @@ class Layers:
         modules: What it imports ahead.
         pointers: How messages can name the code.
         tasks: Names of the users' own taskiq tasks in it.
+        source: From which files the code was imported, as data.
     """
 
     why: Sequence[str]
     modules: Sequence[str]
     pointers: Sequence[str]
     tasks: Sequence[str]
+    source: Mapping[str, Any]
 
 
 def be_server(worker: socket.socket, location: str, layers: Layers | None = None) -> None:
@@ -82,6 +85,7 @@ def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
     """Load the code; None when that failed, which was said."""
     try:
         instance = open_base()
+        before = set(sys.modules)
         with ImportWatch(json.loads(location)["name"]) as watch, chosen_seeds_noted():
             code, prepared = import_code(location, instance, prepare=True)
     except CodeLoadFailed as error:
@@ -91,12 +95,17 @@ def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
         _say_failed(worker, json.loads(location)["name"], str(error))
         return None
     pointers, tasks = list(code.pointers()), list(registered_tasks())
+    source = loaded_source(code, sys.modules.keys() - before).as_data()
     verdict = judge(watch.effects(), json.loads(location)["warm"])
     if not verdict.warm:
         modules = [] if verdict.nothing_ahead else shareable_modules(verdict.unsafe)
-        _begin_anew(worker, location, Layers(verdict.why, modules, pointers, tasks))
+        _begin_anew(worker, location, Layers(verdict.why, modules, pointers, tasks, source))
     _keep_pages_shared()
-    worker.sendall(pack(op="ready", pid=os.getpid(), mode="warm", pointers=pointers, tasks=tasks))
+    worker.sendall(
+        pack(
+            op="ready", pid=os.getpid(), mode="warm", pointers=pointers, tasks=tasks, source=source
+        )
+    )  # fmt: skip
     return WarmMaker(code, prepared, instance)
 
 
@@ -114,7 +123,7 @@ def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Make
     worker.sendall(
         pack(
             op="ready", pid=os.getpid(), mode="layered" if layers.modules else "cold",
-            why=layers.why, pointers=layers.pointers, tasks=layers.tasks,
+            why=layers.why, pointers=layers.pointers, tasks=layers.tasks, source=layers.source,
         )
     )  # fmt: skip
     return LayeredMaker(location, instance)

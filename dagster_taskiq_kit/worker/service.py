@@ -12,8 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import dagster as dg
@@ -24,25 +23,20 @@ from ..broker.connection import AsyncConnection
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..duties.heartbeat import Heartbeat
-from ..duties.prune import EVERY_S as PRUNE_EVERY_S
-from ..duties.prune import Prune
-from ..duties.reconcile import EVERY_S as RECONCILE_EVERY_S
-from ..duties.reconcile import Reconcile
-from ..duties.rescue import Rescue
-from ..duties.restore import EVERY_S as RESTORE_EVERY_S
-from ..duties.restore import Restore
 from ..errors import BrokerError, BrokerUnavailable
 from ..health.findings import counted
 from ..instance_pool import instance_id
 from ..settings import TaskiqSettings
 from ..states import Kind
 from .execution import Deliveries
+from .fleet_duties import Duty, fleet_duties, perform
 from .fork_client import ForkServerClient
 from .forked_server import ForkedServer
 from .lanes import LaneReceiver
 from .memory import watch_memory
 from .options import WorkerOptions
 from .orders import Orders
+from .reload import Reloading
 from .step_output import Printing
 from .storage_marker import read_marker
 from .supervision import Supervision
@@ -51,6 +45,7 @@ from .witness import Witness
 logger = logging.getLogger(__name__)
 
 _CANCEL_AGAIN_S = 0.2
+_LOOK_AGAIN_S = 1.0
 _LINES = {"steps": (Kind.STEP, Kind.TASK), "runs": (Kind.RUN,)}
 
 
@@ -58,19 +53,6 @@ _STORAGE_LOOK_S = 60.0
 
 #: What a kill may take between the fork server's deadline and the last process being gone.
 _KILL_MARGIN_S = 0.5
-
-
-@dataclass(frozen=True)
-class Duty:
-    """What every worker does for the whole fleet when it is its turn.
-
-    Args:
-        tick: Does it once.
-        every_s: How often to try.
-    """
-
-    tick: Callable[[], Awaitable[None]]
-    every_s: float
 
 
 class Worker:
@@ -104,6 +86,7 @@ class Worker:
             for location, server in zip(options.locations, forked, strict=True)
         ]
         self._finish = asyncio.Event()
+        self._reloading = Reloading(self._servers, self._server_replaced)
         self._supervision = Supervision()
         self._printing = Printing(wanted=options.prints_steps)
         self._stop = asyncio.Event()
@@ -121,12 +104,14 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.tell)
         self._transitions = AsyncConnection(self._settings)
         self._deliveries = Deliveries(
             self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed,
-            self._report_canceled, self._printing,
+            self._report_canceled, self._printing, self._reloading,
         )  # fmt: skip
-        self._orders = Orders(self.worker_id, self._settings, self._deliveries, self._stop.set)
+        orders = {"drain": self._stop.set, "reload": self._reloading.tell}
+        self._orders = Orders(self.worker_id, self._settings, self._deliveries, orders)
         self._heartbeat = Heartbeat(
             AsyncConnection(self._settings),
             self._settings,
@@ -140,6 +125,7 @@ class Worker:
             await asyncio.gather(*(server.start() for server in self._servers))
             await self._work()
         finally:
+            await self._reloading.stop()
             await asyncio.gather(*(server.stop() for server in self._servers))
             await self._printing.finish()
 
@@ -172,7 +158,8 @@ class Worker:
             renewing,
             asyncio.create_task(keep("Its hearing of orders", self._orders.hear, for_ever)),
             asyncio.create_task(keep("Its watch over memory", self._watch_memory, for_ever)),
-            *(asyncio.create_task(self._do(duty)) for duty in self._duties()),
+            asyncio.create_task(keep("Its watch over code", self._reloading.watch, for_ever)),
+            *(asyncio.create_task(perform(duty)) for duty in self._duties()),
         ]
         lanes = [
             asyncio.create_task(keep(f"Lane {name}", partial(self._listen, make), self._finish))
@@ -250,8 +237,11 @@ class Worker:
 
     async def _can_serve(self) -> None:
         """Wait until every fork server can take what a claim may bring."""
-        for server in self._servers:
-            await server.ready()
+        for number in range(len(self._servers)):
+            while not self._servers[number].is_ready:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    # Another may take its place meanwhile.
+                    await asyncio.wait_for(self._servers[number].ready(), _LOOK_AGAIN_S)
 
     def _report_canceled(self, run_id: str) -> None:
         """Write the end of a cancelled run whose own process was killed before it could."""
@@ -303,41 +293,20 @@ class Worker:
     def _vouch(self, until_s: float) -> None:
         # A clean reading in the first seconds of an outage must not shorten the lease.
         self._good_until_s = max(self._good_until_s, until_s)
-        for server in self._servers:
+        for server in (*self._servers, *self._reloading.retired):
             server.vouch(self._good_until_s)
 
-    # -- duties of the whole fleet
-
     def _duties(self) -> Sequence[Duty]:
-        connection = AsyncConnection(self._settings)
-        rescue = Rescue(connection, self._settings, self._heartbeat.contact_s)
-        reconcile = Reconcile(
-            self._instance, self._settings, self.worker_id, launches=self._launches
-        )
-
-        async def reconcile_tick() -> None:
-            await asyncio.to_thread(reconcile.tick)
-
         return [
-            Duty(rescue.tick, self._settings.renew_s),
-            Duty(reconcile_tick, RECONCILE_EVERY_S),
             Duty(self._look_at_storage, _STORAGE_LOOK_S),
-            Duty(Prune(connection, self.worker_id).tick, PRUNE_EVERY_S),
-            Duty(Restore(connection, self.worker_id).tick, RESTORE_EVERY_S),
-        ]
+            *fleet_duties(
+                self._instance, self._settings, self.worker_id, self._heartbeat.contact_s,
+                launches=self._launches,
+            ),
+        ]  # fmt: skip
 
     async def _look_at_storage(self) -> None:
         self._storage = await asyncio.to_thread(read_marker, self._instance)
-
-    async def _do(self, duty: Duty) -> None:
-        while True:
-            await asyncio.sleep(duty.every_s)
-            try:
-                await duty.tick()
-            except BrokerUnavailable:
-                continue
-            except Exception:
-                logger.exception("A duty failed; it is tried again.")
 
     async def _renew_once(self) -> None:
         while True:
@@ -348,6 +317,10 @@ class Worker:
                 await asyncio.sleep(1)
 
     # -- what others see of it
+
+    def _server_replaced(self) -> None:
+        self._vouch(self._good_until_s)
+        self._slots_changed()
 
     def _slots_changed(self) -> None:
         busy = self._deliveries.busy(*Kind)
@@ -368,6 +341,7 @@ class Worker:
             run_slots=self._options.run_slots,
             locations=[server.location.name for server in self._servers],
             modes={server.location.name: server.mode_in_words for server in self._servers},
+            stale=self._reloading.stale(),
             state=self._state_now(),
             trouble=self._trouble(),
             busy_slots=self._deliveries.busy(Kind.STEP, Kind.TASK),

@@ -11,46 +11,11 @@ would miss; whether a library's own threads bear a fork is tried before the firs
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from ..dagster_seam import CodeLocation
-from ..errors import ConfigurationError
-from ..health.steering import not_there
 from .import_effects import Effects
 from .trials import TRIALS, failed_packages
-
-#: What a worker can be told of a location.
-Choice = Literal["auto", "always", "never"]
-CHOICES: Sequence[Choice] = ("auto", "always", "never")
-OPTION = "--warm"
-
-
-def chosen(locations: Sequence[CodeLocation], said: Sequence[str]) -> Sequence[CodeLocation]:
-    """Return locations with what a worker was told of them.
-
-    Args:
-        locations: The code locations.
-        said: ``CHOICE`` for all, or ``LOCATION=CHOICE`` for one, the later over the earlier.
-
-    Raises:
-        ConfigurationError: There is no such choice, or no such location.
-    """
-    choices: dict[str, str] = {}
-    names = [location.name for location in locations]
-    for each in said:
-        name, _, choice = each.rpartition("=")
-        if choice not in CHOICES:
-            raise ConfigurationError(
-                f"{OPTION} {each}: there is no {choice!r}. Say auto, always or never, for all "
-                "locations or as LOCATION=CHOICE.",
-                OPTION,
-            )
-        if name and name not in names:
-            raise not_there("code location", name, names)
-        choices |= dict.fromkeys([name] if name else names, choice)
-    return [replace(each, warm=choices.get(each.name, each.warm)) for each in locations]
 
 
 @dataclass(frozen=True)

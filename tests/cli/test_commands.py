@@ -149,6 +149,17 @@ def test_workers_are_told_to_end_and_end_with_0_when_their_step_has_ended(live: 
     assert live.cli("worker", verb, "--all").out == "No worker was told.\n"
 
 
+def test_workers_are_told_to_load_their_code_again(live: Live):
+    live.start_worker()
+    again = lambda: live.fleet.worker_log(1).read_text().count("again: it was told to")  # noqa: E731
+    assert "Worker worker-1-" in live.cli("worker", "reload", "worker-1").out
+    live.fleet.wait_for(lambda: again() == 1, "the code to be loaded again")
+    (told,) = live.cli("worker", "reload", "--all", "--json").data
+    assert told["name"] == "worker-1"
+    live.fleet.wait_for(lambda: again() == 2, "the code to be loaded again")
+    assert "was told to load its code again" in live.cli("worker", "reload", "-a").out
+
+
 def test_a_worker_starts_with_every_option(live: Live, tmp_path):
     _ = live.fleet.instance.run_storage
     (tmp_path / "a_module.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
@@ -158,7 +169,8 @@ def test_a_worker_starts_with_every_option(live: Live, tmp_path):
     with live.started(
         "worker", "start", "-y", str(file), "--namespace", live.fleet.settings.namespace,
         "-q", "gpu", "--queue", "bulk", "-n", "named", "--slots", "9", "--run-slots", "1",
-        "--warm", "auto", "--no-step-output", "--max-memory-per-child", "900", "--metrics-port", "0", "--metrics-host", "127.0.0.1",
+        "--warm", "auto", "--reload", "told", "--max-code-age", "0", "--no-step-output",
+        "--max-memory-per-child", "900", "--metrics-port", "0", "--metrics-host", "127.0.0.1",
         "-m", "a_module", "-f", str(tmp_path / "a_file.py"), "-w", str(live.workspace_file),
         "--working-directory", str(tmp_path), "-l", "debug", "-A", "dagster_celery.app",
         "-i", "a_module", "--", "--concurrency", "3",

@@ -127,6 +127,8 @@ CASES = [
     ("workers", "heartbeats", snapshot(lost_workers=[LostWorker("x", "h", 600)]), OK),
     ("workers", "code_loaded", worker(), OK),
     ("workers", "code_loaded", worker(state="unready", trouble="x: NameError"), ERROR),
+    ("workers", "code_fresh", worker(), OK),
+    ("workers", "code_fresh", worker(stale={"etl": "1 file changed"}), WARN),
     ("queue/q", "has_live_worker", worker(state="unready"), ERROR),
     ("workers", "slots_free", worker(busy_slots=2, busy_run_slots=1), OK),
     ("workers", "slots_free", queue(waiting={"step": 1}), OK),

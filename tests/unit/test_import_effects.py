@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from dagster_taskiq_kit.errors import ConfigurationError
 from dagster_taskiq_kit.worker import warmth
 from dagster_taskiq_kit.worker.import_effects import Effect, Effects, ImportWatch
 
@@ -80,10 +79,3 @@ def test_a_library_that_does_not_bear_a_fork_is_found_by_trying(monkeypatch):
     verdict = warmth.judge(threads, "auto")
     assert verdict.unsafe == {"json"}
     assert verdict.why == ["json: a forked child that computes with it fails"]
-
-
-def test_a_choice_that_there_is_not_is_one_sentence():
-    with pytest.raises(ConfigurationError, match="--warm etl=hot: there is no 'hot'"):
-        warmth.chosen([], ["etl=hot"])
-    with pytest.raises(ConfigurationError, match="There is no code location 'etl'"):
-        warmth.chosen([], ["etl=never"])
