@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test check bench bench-cli bench-metrics soak clean
+.PHONY: demo dev test test-libraries check bench bench-cli bench-metrics soak clean
 
 demo: ## the demo job, executed on real input by real workers
 	@$(PYTHON) tools/setup_venv.py $(VENV) demo
@@ -22,6 +22,10 @@ check: ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+test-libraries: ## what steps do after the import of each library of the table, each installed
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@ALL_LIBRARIES=1 $(BIN)/python -m pytest tests/libraries
 
 bench: ## the comparison with Dagster's executors and dagster-celery
 	@$(PYTHON) tools/setup_venv.py $(VENV) test

@@ -15,6 +15,8 @@ from .seconds import check_seconds
 #: What ``--warm`` and ``--reload`` take.
 WARM_CHOICES = ("auto", "always", "never")
 RELOAD_CHOICES = ("auto", "told", "never")
+#: Why a location is served cold that was told so: nobody needs to mend it.
+AS_TOLD = "it was told so"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
+from .code_location import AS_TOLD
 from .code_matching import Served, is_served
 from .database_connections import most_database_connections
 from .health.findings import Finding, Severity, counted, first_few
@@ -21,7 +22,7 @@ DAY_S = 86_400
 #: Share of the database's connections that slots may take; the webserver and the daemon need some.
 CONNECTIONS_WARN = 0.8
 _FROM_RULES = {
-    "durability", "memory", "heartbeats", "version_skew", "shared_storage",
+    "durability", "memory", "heartbeats", "code_fresh", "version_skew", "shared_storage",
 }  # fmt: skip
 
 
@@ -187,6 +188,24 @@ def _locations(snapshot: Snapshot, locations: Sequence[str]) -> Iterator[Finding
     )  # fmt: skip
 
 
+def _warm(_instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Finding]:
+    slow = sorted(
+        {
+            f"{location} is served {mode}"
+            for worker in snapshot.live_workers
+            for location, mode in worker.card.modes.items()
+            if mode != "warm" and not mode.endswith(AS_TOLD)
+        }
+    )
+    yield _finding(
+        "warm", Severity.WARN if slow else Severity.OK,
+        f"Steps of some code import it each for themselves: {'; '.join(slow)}." if slow
+        else "Steps are forked with their code imported.",
+        "Make what is named there where it is first used (a resource, a cached function); or say "
+        "--warm LOCATION=always where steps may share it." if slow else "",
+    )  # fmt: skip
+
+
 def _loading(code: Sequence[LoadedLocation]) -> Iterator[Finding]:
     broken = [each for each in code if each.error is not None]
     said = "; ".join(
@@ -238,5 +257,5 @@ def _io_managers(
 
 
 _LOOKS: Sequence[Callable[[dg.DagsterInstance, Snapshot], Iterator[Finding]]] = (
-    _storage, _launcher, _monitoring, _retries, _run_limit, _logs, _connections,
+    _storage, _launcher, _monitoring, _retries, _run_limit, _logs, _connections, _warm,
 )  # fmt: skip

@@ -72,7 +72,7 @@ def departure_delays() -> list[DelayGroup]:
     return add_up_year(split_by_month().map(measure_month).collect())
 
 
-@dg.asset(group_name="demo", kinds={"matplotlib"})
+@dg.asset(group_name="demo", kinds={"pandas", "matplotlib"})
 def flight_delay_report(departure_delays: list[DelayGroup]) -> dg.MaterializeResult[Any]:
     """The delays as a plot and tables; published only if the checks on their totals hold."""
     plot = report.as_markdown_image(report.draw_delays(departure_delays), "Mean departure delay")

@@ -23,6 +23,7 @@ def main() -> None:
     """Entry point."""
     library: dict[str, str] = json.load(sys.stdin)
     space: dict[str, Any] = {"__name__": "probed"}
+    imported_in_child = _fork(f"{library['imports']}\n{library['computes']}", dict(space))
     hooks, handlers, exits = _count_fork_hooks(), _handlers(), atexit._ncallbacks()
     began_s = time.perf_counter()
     with ImportWatch(library["name"]) as watch:
@@ -37,6 +38,7 @@ def main() -> None:
         "exit_handlers": atexit._ncallbacks() - exits,
         "served": "warm" if verdict.warm else "layered", "why": list(verdict.why),
         "after_import": _fork(library["computes"], space),
+        "imported_in_child": imported_in_child,
     }  # fmt: skip
     try:
         exec(library["computes"], space)

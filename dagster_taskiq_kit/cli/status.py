@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..broker.connection import SyncConnection
+from ..broker.worker_cards import WorkerCard
 from ..errors import BrokerUnavailable
 from ..health.findings import Finding, Severity, duration, worst
 from ..health.rules import judge, judge_absence
@@ -159,12 +160,20 @@ def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
             f"{worker.card.busy_slots}/{worker.card.slots}",
             f"{worker.card.busy_run_slots}/{worker.card.run_slots}",
             _lease(worker), ",".join(worker.card.queues),
-            ",".join(worker.card.locations),
+            ",".join(_served(worker.card, location) for location in worker.card.locations),
         )
         for worker in workers
     ]  # fmt: skip
     heads = ("WORKER", "STATE", "SLOTS", "RUN SLOTS", "LEASE", "QUEUES", "CODE")
     return table(heads, rows) or ["No worker is registered."]
+
+
+def _served(card: WorkerCard, location: str) -> str:
+    """Return a location, and what is not usual in how it is served."""
+    mode = card.modes.get(location, "").partition(":")[0]
+    said = [mode] if mode not in ("", "warm") else []
+    said += ["older code"] if location in card.stale else []
+    return f"{location} ({', '.join(said)})" if said else location
 
 
 def as_text(snapshot: Snapshot, findings: Sequence[Finding]) -> Sequence[str]:

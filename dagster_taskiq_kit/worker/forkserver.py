@@ -21,12 +21,13 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..boot_time import boot_time_s
 from .guardian import Guardian
 from .makers import Maker
-from .process import LINGER_S, when_parent_dies
-from .process_tree import adopt_orphans, children_of, kill, kill_group, kill_tree
+from .process import HELPERS_LINGER_S, LINGER_S, when_parent_dies
+from .process_tree import adopt_orphans, children_of, group_lives, kill, kill_group, kill_tree
 from .wire import Packet, PatientWire
 
 _SPARE_IDLE_S = 300.0
@@ -40,6 +41,8 @@ _MOST_UNSENT_BYTES = 1_048_576
 #: What is read of a worker in one turn, in chunks.
 _MOST_CHUNKS = 16
 _KILL_AGAIN_S = 0.01
+#: How often to look whether what a child left behind has ended.
+_HELPERS_LOOK_S = 0.02
 #: What the selector knows the wire to the worker and the wake-up of signals by; a child by its pid.
 _WORKER, _SIGNALS = -1, -2
 
@@ -69,6 +72,23 @@ class Child:
     gone_by_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Left:
+    """How a child has ended.
+
+    Args:
+        child: It.
+        status: As of ``waitpid``.
+        usage: What it has used.
+        by_s: Monotonic time at which what it has started is killed.
+    """
+
+    child: Child
+    status: int
+    usage: Any
+    by_s: float
+
+
 class ForkServer:
     """Forks, hands out, watches and reaps children.
 
@@ -84,6 +104,8 @@ class ForkServer:
         self._last_start_s = time.monotonic()
         self._children: dict[int, Child] = {}
         self._by_key: dict[str, Child] = {}
+        #: Children that left by themselves, whose helpers have a moment to do so, by pid.
+        self._leaving: dict[int, Left] = {}
         #: Boot time at which nobody vouches for the children any more; None when nothing is said.
         self._deadline_s: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -109,6 +131,8 @@ class ForkServer:
         try:
             while True:
                 timeout_s = min(self._keep_spares(), self._patience_s())
+                if self._leaving:
+                    timeout_s = min(timeout_s, _HELPERS_LOOK_S)
                 self._connect_the_next()
                 self._choose_interests()
                 ready = {event.data: mask for event, mask in self._selector.select(timeout_s)}
@@ -121,6 +145,7 @@ class ForkServer:
                     self._attend_to(self._children[pid], mask)
                 self._end_the_lingering()
                 self._reap()
+                self._end_helpers()
                 self._guardian.flush()
         except EOFError:
             pass
@@ -293,7 +318,7 @@ class ForkServer:
                 kill_tree(child.pid)
 
     def _reap(self) -> None:
-        """Take in which children have ended, and end what they have started."""
+        """Take in which children have ended."""
         ended = False
         while True:
             try:
@@ -308,39 +333,54 @@ class ForkServer:
                     list(self._children), [child.wire for child in self._children.values()]
                 )
             child = self._children.pop(pid, None)
-            if child is None:
+            if child is not None:
+                self._take_leave(child)
+                by_itself = child.key is not None and status == 0
+                by_s = time.monotonic() + (HELPERS_LINGER_S if by_itself else 0.0)
+                self._leaving[pid] = Left(child, status, usage, by_s)
+        if ended:
+            self._end_helpers()
+            self._kill_orphans()
+
+    def _take_leave(self, child: Child) -> None:
+        # Its last words may still stand in the socket, which others may hold open.
+        while not child.deaf and self._hear(child):
+            pass
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.wire)
+        child.wire.close()
+
+    def _end_helpers(self) -> None:
+        """Kill what children that have ended left in their group, after a moment to end itself."""
+        for pid, left in list(self._leaving.items()):
+            if time.monotonic() < left.by_s and group_lives(pid):
                 continue
             kill_group(pid)
+            del self._leaving[pid]
             self._guardian.tell(pid, lives=False)
-            # Its last words may still stand in the socket, which others may hold open.
-            while not child.deaf and self._hear(child):
-                pass
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(child.wire)
-            child.wire.close()
-            if child.key is not None:
-                del self._by_key[child.key]
+            if left.child.key is not None:
+                del self._by_key[left.child.key]
                 self._worker.send(
                     op="exited",
-                    key=child.key,
+                    key=left.child.key,
                     pid=pid,
-                    exit_code=os.waitstatus_to_exitcode(status),
-                    cpu_s=usage.ru_utime + usage.ru_stime,
-                    max_rss_kib=usage.ru_maxrss,
+                    exit_code=os.waitstatus_to_exitcode(left.status),
+                    cpu_s=left.usage.ru_utime + left.usage.ru_stime,
+                    max_rss_kib=left.usage.ru_maxrss,
                 )
-        if ended:
             self._kill_orphans()
 
     def _kill_orphans(self) -> None:
         """Kill what children that have ended left behind; it is a child of ours now.
 
         A living child is the parent of its own orphans. What the user's code started when it was
-        imported is of our session, and stays.
+        imported is of our session, and stays; what is of a session whose leader has just left has
+        a moment.
         """
-        own_session = os.getsid(0)
+        spared = {os.getsid(0), *self._leaving}
         for pid in children_of(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
-                if pid not in self._children and os.getsid(pid) != own_session:
+                if pid not in self._children and os.getsid(pid) not in spared:
                     kill_tree(pid)
 
     def _kill_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What importing code leaves behind in a process: threads and open descriptors, and who began them.
+"""What importing code leaves in a process: threads, open descriptors, exit handlers; and of whom.
 
 Invariant: it looks, and changes nothing. What is found is named by the innermost module that was
 being imported when it appeared.
@@ -6,19 +6,22 @@ being imported when it appeared.
 Linux shows both under ``/proc``; elsewhere nothing is found, and nobody forks.
 """
 
+import atexit
 import contextlib
 import fcntl
 import os
 import socket
 import sys
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
+
+from ..source_files import is_own_source
 
 #: What children may share: nothing is said on them, or each write of theirs goes to the end.
 _HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/pts/", "/dev/tty", "/proc/", "/sys/")
@@ -63,11 +66,14 @@ class Effects:
         threads: Threads of Python's: who forks has none of them in the child.
         native_threads: Threads of libraries: some end and begin them around a fork.
         descriptors: Connections, pipes and files that children would share.
+        exit_handlers: What the user's own code has done at the end of its process: who forks does
+            not know whether that is for each child, or for what all of them share.
     """
 
     threads: Sequence[Effect] = field(default_factory=list)
     native_threads: Sequence[Effect] = field(default_factory=list)
     descriptors: Sequence[Effect] = field(default_factory=list)
+    exit_handlers: Sequence[Effect] = field(default_factory=list)
 
 
 class ImportWatch:
@@ -82,17 +88,21 @@ class ImportWatch:
         self._importing = [root]
         self._threads: dict[int, tuple[str, ...]] = {}
         self._descriptors: dict[int, tuple[str, ...]] = {}
+        self._exit_handlers: list[Effect] = []
+        self._register = atexit.register
         self._known_threads: set[int] = set()
         self._known_descriptors: set[int] = set()
 
     def __enter__(self) -> "ImportWatch":
         self._known_threads, self._known_descriptors = _threads(), _descriptors()
         sys.meta_path.insert(0, self)
+        atexit.register = self._noting
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._look()
         sys.meta_path.remove(self)
+        atexit.register = self._register
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -118,6 +128,19 @@ class ImportWatch:
             self._look()
             self._importing.pop()
 
+    def _noting(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        by = sys._getframe(1).f_globals.get("__name__", "?")
+        # Python's own modules finalize what is theirs; libraries, what they have for themselves.
+        if by.partition(".")[0] not in sys.stdlib_module_names and self._is_users_import():
+            name = getattr(function, "__qualname__", repr(function))
+            what = f"an exit handler ({name}, registered by {by!r})"
+            self._exit_handlers.append(Effect(what, tuple(self._importing)))
+        return self._register(function, *args, **kwargs)
+
+    def _is_users_import(self) -> bool:
+        file = getattr(sys.modules.get(self._importing[-1]), "__file__", None)
+        return len(self._importing) == 1 or (isinstance(file, str) and is_own_source(file))
+
     def _look(self) -> None:
         for thread in _threads() - self._known_threads - self._threads.keys():
             self._threads[thread] = tuple(self._importing)
@@ -140,6 +163,7 @@ class ImportWatch:
                 if t not in names
             ],
             descriptors=list(self._shared()),
+            exit_handlers=list(self._exit_handlers),
         )
 
     def _shared(self) -> Iterator[Effect]:

@@ -6,9 +6,9 @@ handlers, and finalizes only what was registered in itself.
 """
 
 import atexit
-import contextlib
 import ctypes
 import gc
+import logging
 import multiprocessing.util
 import os
 import signal
@@ -27,12 +27,13 @@ CHILD, FORK_SERVER, GUARDIAN = "child", "fork server", "guardian"
 
 #: How long the process of a message that has ended may take to leave.
 LINGER_S = 10.0
+#: How long what it has started may take to end with it, as resource trackers do.
+HELPERS_LINGER_S = 1.0
 
 
 def become_child() -> None:
     """Turn a fresh process into a child."""
-    with contextlib.suppress(PermissionError):  # a cold child leads its session already
-        os.setsid()
+    os.setsid()
     show_as(CHILD)
     # Whoever kills it then finds all that it has started below it.
     when_parent_dies(signal.SIGSTOP)
@@ -89,6 +90,7 @@ def leave() -> None:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+        logging.shutdown()  # it was registered before the fork, and is this process's all the same
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -60,6 +60,17 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def group_lives(pid: int) -> bool:
+    """Return whether there is a process in the group that a process leads or led."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def kill_tree(pid: int) -> None:
     """Kill a process that adopts orphans, and everything below it first.
 

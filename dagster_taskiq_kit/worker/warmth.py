@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..code_location import AS_TOLD
 from .import_effects import Effects
 from .trials import TRIALS, failed_packages
 
@@ -48,11 +49,11 @@ def judge(effects: Effects, choice: str) -> Verdict:
     if choice == "always":
         return Verdict()
     if choice == "never":
-        return Verdict(["it was told so"], nothing_ahead=True)
+        return Verdict([AS_TOLD], nothing_ahead=True)
     if sys.platform != "linux":
         why = "this system does not show what an import began"
         return Verdict([why], nothing_ahead=True)
-    found = [*effects.descriptors, *effects.threads]
+    found = [*effects.descriptors, *effects.threads, *effects.exit_handlers]
     why, unsafe = [str(each) for each in found], {each.package for each in found}
     if effects.native_threads:
         tried = {name for name in TRIALS if name in sys.modules}

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import atexit
 import http.client
 import multiprocessing
 import os
@@ -62,6 +63,83 @@ class Http:
         for count in range(TIMES):
             self.connection.request("GET", f"/{number}-{count}")
             expect(self.connection.getresponse().read().decode(), f"/{number}-{count}")
+
+
+class RequestsSession:
+    """A session that has kept a connection."""
+
+    def __init__(self) -> None:
+        import requests
+
+        self.session = requests.Session()
+        self.use(9)
+
+    def use(self, number: int) -> None:
+        for count in range(TIMES):
+            url = f"http://{SERVER[0]}:{SERVER[1]}/{number}-{count}"
+            expect(self.session.get(url, timeout=10).text, f"/{number}-{count}")
+
+
+class Boto3:
+    """A client of S3, which keeps connections once it was used."""
+
+    def __init__(self, *, used: bool) -> None:
+        import boto3
+
+        self.client = boto3.client(
+            "s3", "eu-west-1", endpoint_url=f"http://{SERVER[0]}:{SERVER[1]}",
+            aws_access_key_id="x", aws_secret_access_key="y",
+        )  # fmt: skip
+        if used:
+            self.use(9)
+
+    def use(self, number: int) -> None:
+        for count in range(TIMES):
+            got = self.client.get_object(Bucket="bucket", Key=f"{number}-{count}")
+            expect(got["Body"].read().decode(), f"/bucket/{number}-{count}")
+
+
+class Grpc:
+    """A channel that has connected."""
+
+    def __init__(self) -> None:
+        import grpc
+
+        self.channel = grpc.insecure_channel(f"{SERVER[0]}:{SERVER[1]}")
+        self.use(9)
+
+    def use(self, number: int) -> None:
+        call = self.channel.unary_unary("/echo/echo")
+        for count in range(TIMES):
+            expect(call(f"{number}-{count}".encode(), timeout=20), f"{number}-{count}".encode())
+
+
+class ExitHandler:
+    """What is done at the end of a process: here of each step, as on Dagster's own executors."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        if self.used:
+            note(self.used)
+
+    def use(self, number: int) -> None:
+        self.used = number + 1
+
+
+class Lock:
+    """A lock that is held."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def use(self, number: int) -> None:  # noqa: ARG002
+        expect(self.lock.locked(), True)
+        self.lock.release()
+        expect(self.lock.acquire(timeout=10), True)
 
 
 class Postgres:
@@ -211,7 +289,8 @@ def _numpy_generator(*seed: int):
 MAKES = {
     "socket": Connection, "http": Http, "psycopg2": Postgres, "redis": Redis, "sqlite3": Sqlite,
     "tempfile": File, "multiprocessing": Queue, "asyncio": Loop, "thread": Thread, "log": Log,
-    "pandas": Frames,
+    "pandas": Frames, "requests": RequestsSession, "grpc": Grpc, "exit handler": ExitHandler,
+    "lock": Lock, "boto3": lambda: Boto3(used=True), "boto3, not used": lambda: Boto3(used=False),
     "random": lambda: Generator(random.Random()),
     "random, seeded": lambda: Generator(random.Random(42)),
     "numpy": lambda: Generator(_numpy_generator()),
