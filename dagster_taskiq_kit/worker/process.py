@@ -47,7 +47,20 @@ def become_child() -> None:
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_end_at_signals)
     gc.enable()
+
+
+def _end_at_signals() -> None:
+    """Give what a step forks the handlers of signals that a fresh process has.
+
+    Dagster's own, which only notes that it was told to end, would leave a worker of a pool waiting.
+    """
+    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    for number, default in defaults.items():
+        module = getattr(signal.getsignal(number), "__module__", None) or ""
+        if module.startswith("dagster."):
+            signal.signal(number, default)
 
 
 def when_parent_dies(number: int) -> None:
