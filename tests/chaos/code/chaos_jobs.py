@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from dagster_taskiq_kit import taskiq_executor
 LEDGER = Path(os.environ["LEDGER"])
 #: As code does that takes its time to import.
 select.select([], [], [], float(os.environ.get("IMPORT_S", "0")))
+if "LEAVE_A_THREAD" in os.environ:
+    threading.Thread(target=threading.Event().wait, name="left", daemon=True).start()
 
 
 def write(context: dg.OpExecutionContext, what: str) -> None:

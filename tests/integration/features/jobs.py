@@ -1,16 +1,20 @@
 """One job for each feature of Dagster that users lean on; the code that the fleet's worker loads.
 
 Invariant: every job exists once and is bound to an executor only by ``build``, so that a run on
-workers and its reference differ in nothing else.
+workers and its reference differ in nothing else. It imports pandas, as most code does: threads of
+its libraries are there when children are forked.
 """
 
 import asset_jobs
 import dagster as dg
 import graph_jobs
 import limit_jobs
+import pandas as pd
 import surrounding_jobs
 
 from dagster_taskiq_kit import taskiq_executor
+
+FRAME = pd.DataFrame({"number": [1.0, 2.0]}) @ pd.DataFrame([[3.0]], index=["number"])
 
 
 def build(executor):

@@ -39,6 +39,8 @@ def site(request, make_fleet):
     fleet = make_fleet(storage, launcher=configured)
     with open_site(fleet, workspace=launcher != "none") as made:
         assert type(made.fleet.instance.run_launcher) is expected
+        said = made.fleet.worker_log(1)
+        made.fleet.wait_for(lambda: "jobs.py (warm)" in said.read_text(), "warm code with pandas")
         yield made
 
 
