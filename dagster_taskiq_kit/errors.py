@@ -282,8 +282,8 @@ class NotInLoadedCode(CodeError):
         since = datetime.fromtimestamp(loaded_at_s, timezone.utc)
         super().__init__(
             f"Code location {location!r} had no {what} when this worker loaded it, at "
-            f"{since:%Y-%m-%d %H:%M:%S} UTC. If its code is newer than that, restart the workers "
-            "that serve it: they load code once, when they start."
+            f"{since:%Y-%m-%d %H:%M:%S} UTC. If its code is newer than that, have the workers "
+            "that serve it load it again: `dagster-taskiq worker reload --all`, or restart them."
         )
         self.location = location
         self.loaded_at_s = loaded_at_s

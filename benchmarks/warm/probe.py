@@ -16,7 +16,7 @@ from dagster_taskiq_kit.worker.import_effects import ImportWatch
 from dagster_taskiq_kit.worker.warmth import judge
 
 _CHILDREN = 3
-_WITHIN_S = 60
+_WITHIN_S, _LOOK_EVERY_S = 60, 0.02
 
 
 def main() -> None:
@@ -68,19 +68,30 @@ def _handlers() -> set[tuple[int, str]]:
 
 
 def _fork(computes: str, space: dict[str, Any]) -> str:
-    """Return how some children ended that compute at once: exit codes, or what killed them."""
+    """Return how some children ended that compute at once: exit codes, or that they hang."""
     pids = []
     for _ in range(_CHILDREN):
         pid = os.fork()
         if pid == 0:
-            signal.alarm(_WITHIN_S)
             with contextlib.suppress(BaseException):
                 exec(computes, space)
                 os._exit(0)
             os._exit(1)
         pids.append(pid)
-    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    return " ".join("hang" if end == -signal.SIGALRM else str(end) for end in ends)
+    until_s = time.monotonic() + _WITHIN_S
+    return " ".join(_end_of(pid, until_s) for pid in pids)
+
+
+def _end_of(pid: int, until_s: float) -> str:
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return str(os.waitstatus_to_exitcode(status))
+        if time.monotonic() > until_s:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return "hang"
+        time.sleep(_LOOK_EVERY_S)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def test_what_happens_to_broker_and_workers_is_read_back_from_the_check_history(
     with make_watching(storage=storage) as watching:
         worker = watching.start_worker(slots=1)
         tick = watching.tick()
-        assert tick.skip_reason == "All 14 checks pass."
+        assert tick.skip_reason == "All 15 checks pass."
         assert tick.run_ids == []
         for path in [("redis", "reachable"), ("queue", "default", "backlog"),
                      ("workers", "heartbeats"), ("runs", "no_stuck_runs")]:  # fmt: skip
@@ -79,7 +79,7 @@ def test_unchanged_ticks_report_nothing_until_the_report_interval_and_materializ
     before = events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     for _ in range(5):
         tick = watching.tick()
-        assert tick.skip_reason == "All 14 checks pass."
+        assert tick.skip_reason == "All 15 checks pass."
     assert events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION) == before
     first = events_of(instance, dg.DagsterEventType.ASSET_MATERIALIZATION)[0]
     assert first < before[0]
@@ -104,8 +104,8 @@ def test_a_hundred_unchanged_ticks_write_one_report_and_none_writes_more_than_tw
         evaluations = kinds.count(dg.AssetCheckEvaluation)
         assert kinds[len(kinds) - evaluations :] == [dg.AssetCheckEvaluation] * evaluations
         reported.append(len(kinds))
-    # 13 queues with 5 checks each, redis with 3, workers with 5, runs with 1; each once, in turn.
-    assert sum(reported) == 13 * (1 + 5) + (1 + 3) + (1 + 5) + (1 + 1)
+    # 13 queues with 5 checks each, redis with 3, workers with 6, runs with 1; each once, in turn.
+    assert sum(reported) == 13 * (1 + 5) + (1 + 3) + (1 + 6) + (1 + 1)
     assert reported[20:] == [0] * 80
 
 

@@ -269,7 +269,8 @@ def test_a_job_and_a_step_of_newer_code_are_refused_with_since_when_and_what_to_
     fleet, open_site, tmp_path
 ):
     file = write(tmp_path / "jobs.py", CODE.format(answer="old"))
-    fleet.start_worker("-f", str(file), slots=2, run_slots=1, queues=["old", "default"])
+    as_it_is = ("-f", str(file), "--reload", "never")
+    fleet.start_worker(*as_it_is, slots=2, run_slots=1, queues=["old", "default"])
     newer = CODE.replace("    says()", "    says.alias('newer')()")
     newer = newer.replace("@dg.op\n", "@dg.op(tags={{'dagster-taskiq/queue': 'old'}})\n")
     newer = newer.replace("defs =", "@dg.job\ndef newest():\n    says()\n\ndefs =")
@@ -283,7 +284,7 @@ def test_a_job_and_a_step_of_newer_code_are_refused_with_since_when_and_what_to_
     for run_id, what in ((gone, "job 'newest'"), (unknown, "step 'newer' in job 'etl'")):
         said = " ".join(repr(entry) for entry in fleet.instance.all_logs(run_id)).replace("\\", "")
         assert f"had no {what} when this worker loaded it, at 2" in said, said
-        assert "restart the workers that serve it" in said
+        assert "`dagster-taskiq worker reload --all`, or restart them" in said
         assert "framework error" not in said
         told = [line for line in fleet.said(run_id) if "when this worker loaded it" in line]
         assert len(told) <= 1, told
