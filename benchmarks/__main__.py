@@ -11,6 +11,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from dagster_taskiq_kit.code_location import WARM_CHOICES
+
 from . import jobs, report
 from .rounds import JOBS, run_rounds
 
@@ -29,11 +31,15 @@ def main() -> None:
         "--imports", default="", metavar="MODULES",
         help="modules that the jobs' code imports, comma-separated, such as pandas",
     )  # fmt: skip
+    parser.add_argument(
+        "--warm", default="auto", choices=WARM_CHOICES, help="how the kit's worker serves the code"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE too")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     os.environ[jobs.IMPORTS] = options.imports
+    os.environ[jobs.WARM] = options.warm
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
     figures = run_rounds(
         Path(sys.executable), options.rounds, options.job or JOBS, peers=options.peers

@@ -4,6 +4,7 @@ Invariant: contenders differ in executor, interpreter and worker only; each has 
 ``DAGSTER_HOME`` of its own on the same servers.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -11,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from dagster_taskiq_kit.process_group import ProcessGroup, wait_until
+from dagster_taskiq_kit.worker.process import CHILD
 
 from . import jobs
 from .servers import Postgres
@@ -96,14 +100,31 @@ def start_worker(contender: Contender, group: ProcessGroup) -> Contender:
 
     if not wait_until(decided, _READY_WITHIN_S) or program.poll() is not None:
         raise SystemExit(f"The worker of {contender.name} is not ready:\n{log_file.read_text()}")
+    if contender.name == "taskiq":
+        _print_waiting_memory(program.pid)
     return replace(contender, process_ids=[program.pid])
+
+
+def _print_waiting_memory(worker: int) -> None:
+    """Print what a child that waits has of memory of its own."""
+    found: list[float] = []
+
+    def one_waits() -> bool:
+        for process in psutil.Process(worker).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.name() == CHILD:
+                    found.append(process.memory_full_info().uss / 2**20)
+        return bool(found)
+
+    if wait_until(one_waits, _READY_WITHIN_S):
+        print(f"A waiting child has {found[0]:.1f} MiB of memory of its own (USS).", flush=True)
 
 
 def _taskiq_worker() -> list[str]:
     return [
         sys.executable, "-m", "dagster_taskiq_kit", "worker", "start", "-m", jobs.__name__,
         "--working-directory", str(ROOT), "--slots", str(jobs.SLOTS), "--run-slots", "1",
-        "-q", "default",
+        "-q", "default", "--warm", os.environ.get(jobs.WARM, "auto"),
     ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ WARM_UP_WIDTH = 8
 EXECUTOR = "BENCHMARK_EXECUTOR"
 #: Modules that the code imports as people's code does, comma-separated.
 IMPORTS = "BENCHMARK_IMPORTS"
+#: How the kit's worker serves it.
+WARM = "BENCHMARK_WARM"
 CELERY_URL = "BENCHMARK_CELERY_URL"
 
 

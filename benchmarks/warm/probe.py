@@ -44,7 +44,7 @@ def main() -> None:
         exec(library["computes"], space)
         found["after_use"] = _fork(library["computes"], space)
     except Exception as error:  # noqa: BLE001  (it is the finding)
-        found["after_use"] = f"{type(error).__name__}: {error}"
+        found["after_use"] = " ".join(f"{type(error).__name__}: {error}".split())
     sys.__stdout__.write(json.dumps(found) + "\n")
     sys.__stdout__.flush()
     os._exit(0)

@@ -77,11 +77,17 @@ def probed(library: Library) -> Probed:
         ProbeFailed: It cannot be installed here, or its import fails.
     """
     folder = None if is_here(library) else _install(library)
-    path = os.pathsep.join([*([str(folder)] if folder else []), str(ROOT)])
+    found = [str(folder)] if folder else []
+    programs = [f"{folder}/bin"] if folder else []
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*found, str(ROOT)]),
+        "PATH": os.pathsep.join([*programs, os.environ["PATH"]]),
+    }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.warm.probe"],
         input=json.dumps(asdict(library)), capture_output=True, text=True, check=False,
-        timeout=_PROBE_WITHIN_S, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+        timeout=_PROBE_WITHIN_S, cwd=ROOT, env=environment,
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -90,8 +96,10 @@ def probed(library: Library) -> Probed:
 
 
 def _install(library: Library) -> Path:
-    folder = _INSTALLED / library.name
-    if not (folder / ".installed").exists():
+    # By the name of the folder it is known that nobody's own code is in it.
+    folder = _INSTALLED / library.name / "site-packages"
+    stamp = folder / ".installed"
+    if not stamp.exists() or stamp.read_text() != library.requirement:
         folder.mkdir(parents=True, exist_ok=True)
         (_INSTALLED / ".gitignore").write_text("*\n")
         command = [
@@ -101,7 +109,7 @@ def _install(library: Library) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ProbeFailed(f"not installable here: {done.stderr.strip().splitlines()[-1]}")
-        (folder / ".installed").touch()
+        stamp.write_text(library.requirement)
     return folder
 
 

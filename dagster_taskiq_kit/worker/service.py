@@ -104,7 +104,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reloading.tell)
+        if not os.isatty(0):  # else it says that the terminal was closed
+            loop.add_signal_handler(signal.SIGHUP, self._reloading.tell)
         self._transitions = AsyncConnection(self._settings)
         self._deliveries = Deliveries(
             self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed,
