@@ -30,6 +30,7 @@ test-libraries: ## what steps do after the import of each library of the table, 
 bench: ## the comparison with Dagster's executors and dagster-celery
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --job chain --imports pandas --peers
 
 bench-cli: ## how long --help takes, beside dagster-celery's
 	@$(PYTHON) tools/setup_venv.py $(VENV) test

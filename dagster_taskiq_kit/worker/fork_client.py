@@ -101,6 +101,8 @@ class ForkServerClient:
         self.pointers: Sequence[str] = ()
         #: Names of the users' own taskiq tasks in it.
         self.tasks: Sequence[str] = ()
+        #: How long its last child imported for itself; None when none does.
+        self._import_s: float | None = None
         #: From which files its code was imported; None before it was.
         self.source: LoadedSource | None = None
         #: Why it serves nothing now; '' when it does, or is only being started.
@@ -173,8 +175,9 @@ class ForkServerClient:
 
     @property
     def mode_in_words(self) -> str:
-        """How it serves its location, and why not warm."""
-        return f"{self.mode}: {self.why}" if self.why else self.mode
+        """How it serves its location, what each step imports first, and why not warm."""
+        took = "" if self._import_s is None else f", {self._import_s:.1f} s of import a step"
+        return f"{self.mode}{took}: {self.why}" if self.why else self.mode
 
     @property
     def is_ready(self) -> bool:
@@ -246,6 +249,9 @@ class ForkServerClient:
             packet = json.loads(line)
             if packet["op"] == "vouched":
                 self._unanswered = 0
+                continue
+            if packet["op"] == "imported":
+                self._import_s = packet["seconds"]
                 continue
             execution = self._executions.get(packet["key"])
             if execution is not None:

@@ -6,6 +6,7 @@ Invariant: a child has its own end of the wire and no other descriptor of its fo
 import json
 import os
 import socket
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -93,11 +94,13 @@ class LayeredMaker(Maker):
 
     def _serve(self, control: Wire) -> None:
         reseed(found_generators())
+        began_s = time.monotonic()
         try:
             code, prepared = import_code(self._location, self._instance, prepare=False)
         except CodeLoadFailed as error:
             refuse_one(error, control)
         else:
+            control.send(op="imported", seconds=time.monotonic() - began_s)
             serve_one(code, prepared, self._instance, control)
 
 

@@ -32,8 +32,10 @@ def test_whatever_is_killed_a_step_of_a_layered_location_is_retried_and_never_tw
 ):
     chaos.start_orchestrating(environment=LAYERED)
     chaos.start_executing(environment=LAYERED)
-    (mode,) = {mode for w in chaos.fleet.snapshot().workers for mode in w.card.modes.values()}
-    assert mode.startswith("layered: the thread 'left'")
+    for card in [each.card for each in chaos.fleet.snapshot().workers]:
+        (mode,) = card.modes.values()
+        assert mode.startswith("layered")
+        assert "the thread 'left'" in mode
     run_id = chaos.launch("retried")
     chaos.wait_for_bodies("patient")
     pid = child(chaos)
