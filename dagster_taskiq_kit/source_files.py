@@ -100,15 +100,16 @@ def _digest(path: str) -> str:
 
 
 def _below(root: Root) -> Iterator[str]:
-    if Path(root.path).is_file():
-        yield root.path
-        return
     folders = [root.path]
     while folders:
+        folder = folders.pop()
         try:
-            entries = list(os.scandir(folders.pop()))
-        except OSError:
+            entries = list(os.scandir(folder))
+        except NotADirectoryError:
+            yield folder
             continue
+        except OSError:
+            continue  # it is not there, or not for us
         for entry in entries:
             if entry.name.startswith(".") or entry.name in _NOT_SOURCE:
                 continue

@@ -141,8 +141,9 @@ class Reloading:
             return
         if served.source is not server.source:
             self._begin_to_watch(served, server.source, server.location.max_code_age_s)
-        began_s = time.monotonic()
-        reading = await asyncio.to_thread(served.files.read)
+        began_s, reading = time.monotonic(), served.loaded
+        if server.location.reload != "never":
+            reading = await asyncio.to_thread(served.files.read)
         served.look_took_s = time.monotonic() - began_s
         if served.reloading is not None or served.source is not server.source:
             return  # who looked at the same time has found it
@@ -164,7 +165,8 @@ class Reloading:
             return "it was told to"
         if changed and server.location.reload == "auto" and reading.fingerprint != served.tried:
             return self._named(served, reading)
-        if server.source is not None and not server.source.settled and not served.resettled:
+        unsettled = server.source is not None and not server.source.settled
+        if unsettled and server.location.reload == "auto" and not served.resettled:
             served.resettled = True
             return "files were written during its import"
         return ""
@@ -196,14 +198,14 @@ class Reloading:
         served.due_s = time.monotonic() + age_s if age_s else float("inf")
 
     async def _reload(self, number: int, why: str) -> None:
-        served = self._served[number]
+        served, reading = self._served[number], Reading()
         try:
             reading = await self._read_when_quiet(served)
             async with self._one_at_a_time:
                 await self._replace(number, why, reading)
         except Exception as error:
             logger.exception("Code location %r was not loaded again.", self._name(number))
-            self._put_off(served, None, f"{why}; loading it again failed: {error}")
+            self._put_off(served, reading.fingerprint, f"{why}; loading it again failed: {error}")
         finally:
             served.reloading = None
 
@@ -247,7 +249,7 @@ class Reloading:
         self._installed()
 
     @staticmethod
-    def _put_off(served: _Served, fingerprint: str | None, stale: str) -> None:
+    def _put_off(served: _Served, fingerprint: str, stale: str) -> None:
         served.tried, served.stale = fingerprint, stale
         served.again_s = time.monotonic() + served.pause_s
         served.pause_s = min(2 * served.pause_s, _AGAIN_LAST_S)
