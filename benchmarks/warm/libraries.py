@@ -104,8 +104,10 @@ LIBRARIES = [
         "sum(range(100_000))",
     ),
     Library(
-        "torch", "torch", "import torch",
-        "m = torch.eye(400) * 2\nassert torch.allclose(m @ m, torch.eye(400) * 4)",
+        "torch", "torch", "import torch, torch.utils.data",
+        "m = torch.eye(400) * 2\nassert torch.allclose(m @ m, torch.eye(400) * 4)\n"
+        "numbers = torch.utils.data.DataLoader(list(range(64)), 8, num_workers=2)\n"
+        "assert sum(int(each.sum()) for each in numbers) == sum(range(64))",
         "CUDA does not bear forks",
     ),
     Library(
@@ -180,7 +182,9 @@ LIBRARIES = [
     ),
     Library(
         "confluent-kafka", "confluent-kafka", "import confluent_kafka",
-        "assert len(confluent_kafka.Producer({'bootstrap.servers': '127.0.0.1:1'})) == 0",
+        "producer = confluent_kafka.Producer({'test.mock.num.brokers': 1})\n"
+        "producer.produce('topic', b'said')\n"
+        "assert producer.flush(30) == 0",
     ),
     Library(
         "dbt-core", "dbt-core<1.12 dbt-duckdb", "import dbt.cli.main", _DBT,
