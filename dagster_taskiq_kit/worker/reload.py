@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Files are looked at so often, and less often where a look takes long.
 _LOOK_EVERY_S, _LOOK_SHARE = 1.0, 0.02
-#: A look that takes longer is not waited for before a message begins.
-_QUICK_LOOK_S = 0.05
+#: Of the time in which messages begin, what looks before them may take.
+_LOOK_SHARE_OF_CLAIMS = 0.1
 #: Who writes files writes several: they are loaded when none was written for so long.
 _QUIET_S, _MOST_LOOKS_FOR_QUIET = 0.3, 100
 _IMPORT_WITHIN_S = 900.0
@@ -67,7 +67,7 @@ class _Served:
     stale: str = ""
     reloading: "asyncio.Task[None] | None" = None
     awaited: bool = False
-    asked_s: float = -_LOOK_EVERY_S
+    asked_s: float = float("-inf")
     look_took_s: float = 0.0
 
 
@@ -103,13 +103,13 @@ class Reloading:
     async def current(self, number: int) -> None:
         """Wait while a location is loaded again because it has other code than its files.
 
-        The files are looked at once more, at most once a second and where that is quick.
+        The files are looked at once more, at most once a second.
 
         Args:
             number: Its place among the fork servers.
         """
         served, now_s = self._served[number], time.monotonic()
-        if now_s - served.asked_s >= _LOOK_EVERY_S and served.look_took_s < _QUICK_LOOK_S:
+        if now_s - served.asked_s >= max(_LOOK_EVERY_S, served.look_took_s / _LOOK_SHARE_OF_CLAIMS):
             served.asked_s = now_s
             await self._look(number)
         while served.reloading is not None and served.awaited:
