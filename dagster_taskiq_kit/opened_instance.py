@@ -34,7 +34,7 @@ def opened_instance(home: str) -> dg.DagsterInstance:
         instance.get_concurrency_config()
     except Exception as error:  # a module, a type, a database: whatever a dagster.yaml can name
         remedy = (
-            "Correct its dagster.yaml."
+            "Correct its dagster.yaml, or set what it takes from the environment."
             if file.is_file()
             else "Set DAGSTER_HOME to a folder that exists and holds your dagster.yaml."
         )

@@ -16,7 +16,8 @@ from pathlib import Path
 
 #: What definitions are written in.
 _SUFFIXES = (".py", ".yaml", ".yml")
-_NOT_SOURCE = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_NOT_SOURCE = _INSTALLED | {"__pycache__", "node_modules"}
 #: More than that is no code of one project: the rest is not watched.
 _MOST_FILES = 20_000
 _DIGEST_CHARACTERS, _SHOWN_CHARACTERS = 16, 8
@@ -179,6 +180,11 @@ def roots_of_imported(names: Iterable[str]) -> Sequence[Root]:
         ]
         found += packages or roots_of_file(Path(file))
     return sorted(set(found))
+
+
+def is_installed(file: str) -> bool:
+    """Return whether a module's file is of an installed package."""
+    return not _INSTALLED.isdisjoint(Path(file).parts)
 
 
 def is_own_source(file: str) -> bool:

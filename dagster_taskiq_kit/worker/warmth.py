@@ -12,9 +12,9 @@ would miss; whether a library's own threads bear a fork is tried before the firs
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..code_location import AS_TOLD
+from ..source_files import is_installed
 from .import_effects import Effects
 from .trials import TRIALS, failed_packages
 
@@ -82,5 +82,4 @@ def shareable_modules(unsafe: Collection[str]) -> Sequence[str]:
 
 def _is_third_party(module: object) -> bool:
     file = getattr(module, "__file__", None)
-    parts = Path(file).parts if isinstance(file, str) else ()
-    return "site-packages" in parts or "dist-packages" in parts
+    return isinstance(file, str) and is_installed(file)
