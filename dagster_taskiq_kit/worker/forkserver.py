@@ -271,6 +271,7 @@ class ForkServer:
         theirs.close()
         child = Child(pid, PatientWire(ours))
         self._children[pid] = child
+        child.wire.send(op="guarded")
         return child
 
     def _keep_spares(self) -> float:

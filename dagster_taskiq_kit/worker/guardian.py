@@ -4,7 +4,9 @@ Invariant: when the fork server is gone, every child it had is killed with all t
 then the guardian leaves; so worker and fork server may be killed in one instant and leave nothing
 at work beside a retry. The kernel stops a child (SIGSTOP) in the moment in which its fork server
 dies: it does nothing more, and is still the parent of whatever below it has lost its own, by which
-all of it is found.
+all of it is found. That the fork server is gone is known from the kernel: a child that dies or is
+stopped in its first moment still has every descriptor of its fork server's open, so the end of the
+wire alone may never come.
 
 The guardian is a fork of the fork server that runs nothing but this loop. When it dies itself, the
 fork server makes another.
@@ -24,6 +26,8 @@ from .wire import PatientWire
 
 #: How long a fork server may take to end what it has, once its worker is gone.
 _LEAVING_MS = 1_000
+#: How often to look whether the fork server is still there.
+_LOOK_MS = 1_000
 
 
 class Guardian:
@@ -88,16 +92,21 @@ def _guard(end: socket.socket, worker: int, server: int) -> None:
     poll.register(end, select.POLLIN)
     poll.register(worker, 0)  # its hang-up alone: what it says is the fork server's
     with contextlib.suppress(EOFError):
-        while True:
-            for descriptor, _ in poll.poll():
+        while os.getppid() == server:
+            for descriptor, _ in poll.poll(_LOOK_MS):
                 if descriptor == worker:
                     # A fork server that is frozen does not see it.
                     poll.unregister(worker)
                     poll.poll(_LEAVING_MS)
                     kill(server)
                     continue
-                with contextlib.suppress(BlockingIOError):
-                    for packet in wire.arrived():
-                        (children.add if packet["lives"] else children.discard)(packet["pid"])
+                _hear(wire, children)
+        _hear(wire, children)
     for child in children:
         kill_tree(child)
+
+
+def _hear(wire: PatientWire, children: set[int]) -> None:
+    with contextlib.suppress(BlockingIOError):
+        for packet in wire.arrived():
+            (children.add if packet["lives"] else children.discard)(packet["pid"])

@@ -1,6 +1,7 @@
 """How children are made: forked with the user's code, or without it.
 
-Invariant: a child has its own end of the wire and no other descriptor of its fork server's.
+Invariant: a child has its own end of the wire and no other descriptor of its fork server's, and
+executes no code of the user's before its guardian knows of it.
 """
 
 import json
@@ -23,7 +24,7 @@ from ..prepared_jobs import PreparedJobs
 from ..source_files import SourceFiles
 from .child import refuse_one, serve_one
 from .generators import found_generators, reseed
-from .process import become_child
+from .process import be_guarded, become_child
 from .rehearsal import rehearse
 from .wire import Wire
 
@@ -49,7 +50,10 @@ class Maker(ABC):
             become_child()
             for end in (*not_theirs, *self.inherit_not):
                 end.close()
-            self._serve(Wire(control))
+            wire = Wire(control)
+            if wire.receive() is not None:
+                be_guarded()
+                self._serve(wire)
         finally:
             os._exit(70)
 

@@ -1,6 +1,6 @@
 """What a process of ours does first and last; nothing here imports Dagster.
 
-Invariant: a child leads its own session (so its whole group can be killed), stops with its parent,
+Invariant: a child leads its own session (so its whole group can be killed), ends with its parent,
 is the parent of whatever below it has lost its own (so all of it is found), has default signal
 handlers, and finalizes only what was registered in itself.
 """
@@ -32,11 +32,10 @@ HELPERS_LINGER_S = 1.0
 
 
 def become_child() -> None:
-    """Turn a fresh process into a child."""
+    """Turn a fresh process into a child that has started nothing and that no guardian knows yet."""
+    when_parent_dies(signal.SIGKILL)
     os.setsid()
     show_as(CHILD)
-    # Whoever kills it then finds all that it has started below it.
-    when_parent_dies(signal.SIGSTOP)
     adopt_orphans()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -49,6 +48,15 @@ def become_child() -> None:
     multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
     os.register_at_fork(after_in_child=_end_at_signals)
     gc.enable()
+
+
+def be_guarded() -> None:
+    """Have the kernel stop this child, instead of kill it, when its fork server dies.
+
+    For a child that its guardian knows of, before it executes any code that may start something:
+    whoever kills it then finds all of that below it.
+    """
+    when_parent_dies(signal.SIGSTOP)
 
 
 def _end_at_signals() -> None:

@@ -25,6 +25,7 @@ from dagster_taskiq_kit.broker.keys import KEYS
 from dagster_taskiq_kit.errors import BrokerError
 from dagster_taskiq_kit.states import State
 from dagster_taskiq_kit.testing.fleet import FleetError
+from dagster_taskiq_kit.worker.process import CHILD, FORK_SERVER, GUARDIAN
 
 from .conftest import Chaos
 from .moved_clock import BrokerWithClock
@@ -324,7 +325,7 @@ def finish(soak: Soak, within_s: float = 120) -> None:
     chaos.fleet.wait_for(lambda: not left_over(chaos), "nothing to be left", explain)
     for worker in soak.workers.values():
         chaos.fleet.stop_worker(worker)
-    assert not [pid for pid in {entry.pid for entry in chaos.ledger()} if is_a_child(pid)]
+    assert processes_of(chaos.fleet.home) == []
 
 
 def ended_well(chaos: Chaos, run: str) -> set[str]:
@@ -348,11 +349,14 @@ def left_over(chaos: Chaos) -> list[str]:
     return found + [f"pool slot of {slot}" for slot in (*pool.claimed_slots, *pool.pending_steps)]
 
 
-def is_a_child(pid: int) -> bool:
-    try:
-        return "dagster_taskiq_kit" in " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
+def processes_of(home: Path) -> list[str]:
+    """Fork servers, guardians and children of a fleet that are there, also stopped ones."""
+    found = []
+    for process in psutil.process_iter(["name", "environ", "pid", "status"]):
+        of = (process.info["environ"] or {}).get("DAGSTER_HOME")
+        if process.info["name"] in (CHILD, FORK_SERVER, GUARDIAN) and of == str(home):
+            found.append(str(process.info))
+    return found
 
 
 def assert_no_two_at_once(chaos: Chaos) -> None:

@@ -33,6 +33,7 @@ def server(maker):
     made = ForkServer(PatientWire(worker), maker)
     for _ in range(3):
         made._make()
+    assert [heard(child) for child in maker.children] == [["guarded"]] * 3
     yield made
     for child in made._children.values():
         child.wire.close()
