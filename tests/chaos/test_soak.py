@@ -322,7 +322,10 @@ def finish(soak: Soak, within_s: float = 120) -> None:
         if run not in soak.cancelled:
             assert len(ended_well(chaos, run)) == STEPS_OF_ENDURING, explain()
     assert_no_two_at_once(chaos)
-    chaos.fleet.wait_for(lambda: not left_over(chaos), "nothing to be left", explain)
+    chaos.fleet.wait_for(
+        lambda: not left_over(chaos), "nothing to be left",
+        lambda: f"SOAK_SEED={SEED} left: {left_over(chaos)}\n{explain()}",
+    )  # fmt: skip
     for worker in soak.workers.values():
         chaos.fleet.stop_worker(worker)
     assert processes_of(chaos.fleet.home) == []
