@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dagster_taskiq_kit.code_location import WARM_CHOICES
+from dagster_taskiq_kit.code_locations.code_location import WARM_CHOICES
 
 from . import jobs, report
 from .rounds import JOBS, run_rounds

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from dagster_taskiq_kit.process_group import ProcessGroup, wait_until
-from dagster_taskiq_kit.worker.process import CHILD
+from dagster_taskiq_kit.host.process_group import ProcessGroup, wait_until
+from dagster_taskiq_kit.worker.process.lifecycle import CHILD
 
 from . import jobs
 from .servers import Postgres

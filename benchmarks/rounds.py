@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dagster_taskiq_kit.process_group import ProcessGroup
+from dagster_taskiq_kit.host.process_group import ProcessGroup
 
 from .celery_environment import celery_python
 from .contenders import ROOT, Contender, prepare, start_worker

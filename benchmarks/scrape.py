@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from dagster_taskiq_kit.broker import records, scripts, worker_cards
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.worker_cards import WorkerCard
-from dagster_taskiq_kit.embedded import start_embedded
+from dagster_taskiq_kit.config.settings import TaskiqSettings
+from dagster_taskiq_kit.dev.embedded_broker import start_embedded
 from dagster_taskiq_kit.exporter.sources import BrokerSource, Scrape
-from dagster_taskiq_kit.process_group import ProcessGroup
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import Kind, State
+from dagster_taskiq_kit.host.process_group import ProcessGroup
+from dagster_taskiq_kit.vocabulary.states import Kind, State
 
 SIZES = ((10, 10), (100, 10), (10, 1000), (100, 1000))
 WAITING_EACH = 20

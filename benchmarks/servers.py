@@ -16,8 +16,8 @@ from pathlib import Path
 import psycopg2
 import redis
 
-from dagster_taskiq_kit.embedded import free_port, start_embedded
-from dagster_taskiq_kit.process_group import ProcessGroup, wait_until
+from dagster_taskiq_kit.dev.embedded_broker import free_port, start_embedded
+from dagster_taskiq_kit.host.process_group import ProcessGroup, wait_until
 
 _START_WITHIN_S = 30.0
 _USERS_WITHOUT_RIGHTS = ("postgres", "pgserver", "nobody")

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import dagster as dg
 
-from . import dagster_seam as seam
-from .celery_config import translate
-from .dagster_config import celery_fields
-from .executor import TaskiqExecutor, executor_fields, make_executor
-from .launcher import TaskiqRunLauncher
-from .tags import CELERY_ALIASES, PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
+from .config.celery_config import translate
+from .config.dagster_config import celery_fields
+from .dagster_internals import names as seam
+from .launching.launcher import TaskiqRunLauncher
+from .orchestration.executor import TaskiqExecutor, executor_fields, make_executor
+from .vocabulary.tags import CELERY_ALIASES, PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
 
 DAGSTER_CELERY_STEP_PRIORITY_TAG = CELERY_ALIASES[PRIORITY_TAG]
 DAGSTER_CELERY_RUN_PRIORITY_TAG = CELERY_ALIASES[RUN_PRIORITY_TAG]

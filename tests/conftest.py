@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dagster_taskiq_kit.broker.connection import SyncConnection
-from dagster_taskiq_kit.embedded import start_embedded
-from dagster_taskiq_kit.process_group import ProcessGroup, reset_interrupts
-from dagster_taskiq_kit.settings import TaskiqSettings
+from dagster_taskiq_kit.config.settings import TaskiqSettings
+from dagster_taskiq_kit.dev.embedded_broker import start_embedded
+from dagster_taskiq_kit.host.process_group import ProcessGroup, reset_interrupts
 from dagster_taskiq_kit.testing import Fleet
 from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
 

@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
-from dagster_taskiq_kit.worker.import_effects import ImportWatch
-from dagster_taskiq_kit.worker.warmth import judge
+from dagster_taskiq_kit.worker.warm.import_effects import ImportWatch
+from dagster_taskiq_kit.worker.warm.warmth import judge
 
 _CHILDREN = 3
 _WITHIN_S, _LOOK_EVERY_S = 60, 0.02

@@ -15,8 +15,8 @@ from typing import Any, cast
 import redis
 import redis.exceptions
 
-from ..messages import UNREADABLE
-from ..states import State
+from ..vocabulary.messages import UNREADABLE
+from ..vocabulary.states import State
 from .connection import SyncConnection, understand
 from .scripts import text
 

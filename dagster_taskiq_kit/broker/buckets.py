@@ -6,7 +6,7 @@ needs another key: what was counted stands under the number of its bucket.
 
 from collections.abc import Mapping, Sequence
 
-from ..settings import QueueObjective
+from ..config.settings import QueueObjective
 
 #: From submit to start of a delivery; the schedule-to-start latency of Temporal and Celery's
 #: exporters, from what a warm step takes to an hour.

@@ -19,9 +19,9 @@ import redis.backoff
 import redis.exceptions
 import redis.retry
 
-from ..broker_url import parse_broker_url
-from ..errors import BrokerError, BrokerUnavailable
-from ..settings import TaskiqSettings
+from ..config.broker_url import parse_broker_url
+from ..config.settings import TaskiqSettings
+from ..vocabulary.errors import BrokerError, BrokerUnavailable
 from .discovery import discovering_options
 from .keys import Keys
 from .replies import translate

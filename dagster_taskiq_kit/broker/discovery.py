@@ -19,7 +19,7 @@ import redis.crc
 import redis.exceptions
 import redis.retry
 
-from ..broker_url import BrokerUrl
+from ..config.broker_url import BrokerUrl
 from .keys import Keys
 from .scripts import text
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import redis.exceptions
 
-from ..errors import UnfitServer, WrongInstance
 from ..version import SCHEMA_VERSION
+from ..vocabulary.errors import UnfitServer, WrongInstance
 from .connection import SyncConnection
 from .scripts import Call, text
 

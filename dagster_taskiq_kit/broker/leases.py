@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..states import State
+from ..vocabulary.states import State
 from .records import MAX_DELIVERIES
 from .scripts import Call, text
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ..messages import UNREADABLE
-from ..states import Kind, State
+from ..vocabulary.messages import UNREADABLE
+from ..vocabulary.states import Kind, State
 from .connection import SyncConnection
 from .replies import WRONG_TYPE, code_of
 from .scripts import text

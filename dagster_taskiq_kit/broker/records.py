@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from ..errors import MessageTooLarge, OlderWorkers
-from ..states import Kind, State, band_of_priority
 from ..version import SCHEMA_VERSION
+from ..vocabulary.errors import MessageTooLarge, OlderWorkers
+from ..vocabulary.states import Kind, State, band_of_priority
 from .scripts import Call, text
 
 #: Deliveries without an outcome after which a message becomes a dead letter, design section 5.

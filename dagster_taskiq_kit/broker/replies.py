@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import redis.exceptions
 
-from ..errors import BrokerError, BrokerRefused, BrokerUnavailable, UnfitServer
+from ..vocabulary.errors import BrokerError, BrokerRefused, BrokerUnavailable, UnfitServer
 
 _LATER = "it cannot take writes now"
 _ROTATED = (

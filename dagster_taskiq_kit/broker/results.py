@@ -11,7 +11,7 @@ from taskiq.result import TaskiqResult
 from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend
 
-from ..settings import TaskiqSettings
+from ..config.settings import TaskiqSettings
 from .connection import AsyncConnection, connection_options
 from .keys import Keys
 

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Generic, TypeVar
 
-from ..states import TRANSITIONS
+from ..vocabulary.states import TRANSITIONS
 from .buckets import lua_buckets
 from .keys import lua_key_functions
 

@@ -19,10 +19,10 @@ from taskiq import AckableMessage
 from taskiq.message import BrokerMessage
 from taskiq_redis.redis_broker import BaseRedisBroker
 
-from ..errors import BrokerError, BrokerUnavailable, ConfigurationError
-from ..messages import RUN_ID_LABEL
-from ..settings import TaskiqSettings, check_queue_name
-from ..states import Kind
+from ..config.settings import TaskiqSettings, check_queue_name
+from ..vocabulary.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from ..vocabulary.messages import RUN_ID_LABEL
+from ..vocabulary.states import Kind
 from . import records
 from .connection import AsyncConnection, blocking_client, connection_options
 from .records import Delivery, NothingWaits

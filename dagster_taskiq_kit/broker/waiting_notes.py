@@ -5,7 +5,7 @@ Invariant: a run is told once when that begins and once when it ends, whichever 
 
 from collections.abc import Sequence
 
-from ..states import BANDS
+from ..vocabulary.states import BANDS
 from .connection import SyncConnection
 from .scripts import text
 

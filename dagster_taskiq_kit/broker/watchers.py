@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..settings import QueueObjective
+from ..config.settings import QueueObjective
 from .scripts import Call
 
 #: Under this name, which no queue has, stands what else the checks go by.

@@ -17,7 +17,7 @@ from typing import Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..boot_time import boot_time_s
+from ..host.boot_time import boot_time_s
 from ..version import SCHEMA_VERSION, __version__
 from .connection import SyncConnection
 from .scripts import Call, text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import TaskiqKitError
+from ..vocabulary.errors import TaskiqKitError
 
 if TYPE_CHECKING:
     from ..health.snapshot import Snapshot
@@ -19,8 +19,8 @@ _GIVE_UP_S = 0.5
 
 def _snapshot() -> "Snapshot | None":
     from ..broker.connection import SyncConnection
+    from ..config.settings_file import deployment
     from ..health.snapshot import read_snapshot
-    from ..settings_file import deployment
 
     with suppress(TaskiqKitError):
         settings, _ = deployment({})

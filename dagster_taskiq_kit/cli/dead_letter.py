@@ -10,9 +10,9 @@ import click
 from ..broker import dead_letters
 from ..broker.connection import SyncConnection
 from ..broker.dead_letters import DeadLetter
-from ..errors import ConfigurationError
-from ..health.findings import counted
-from ..text_table import fields, table
+from ..vocabulary.errors import ConfigurationError
+from ..vocabulary.text_table import fields, table
+from ..vocabulary.wording import counted
 from .main import broker_options, connect, json_option, say
 
 _LONGEST_REASON = 80

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from ..dev_code import dev_workspaces
-from ..dev_stack import DevStack, StackOptions
-from ..masking import masked
-from ..process_group import reset_interrupts
+from ..dev.served_code import dev_workspaces
+from ..dev.stack import DevStack, StackOptions
+from ..host.process_group import reset_interrupts
+from ..vocabulary.masking import masked
 from .main import check_queue_option
 from .option_types import AT_LEAST_ONE, PORT, WORKSPACE
 
@@ -129,9 +129,9 @@ def _run_job(stack: DevStack, job: str, workspaces: Sequence[str]) -> bool:
     """Launch one job, tell what happens, and print what it published and where it ran."""
     import dagster as dg
 
-    from .. import dagster_seam as seam
     from ..broker.connection import SyncConnection
-    from ..job_watch import JobWatch, trace_table
+    from ..dagster_internals import names as seam
+    from ..dev.job_watch import JobWatch, trace_table
 
     began_s = time.monotonic()
     with (

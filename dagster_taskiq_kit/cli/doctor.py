@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigurationError
 from ..health.findings import Severity, worst
 from ..health.snapshot import read_snapshot
+from ..vocabulary.errors import ConfigurationError
 from .main import broker_options, connect, json_option, open_instance, say, settings_of
 from .option_types import WORKSPACE
 from .status import verdict_lines
@@ -66,9 +66,9 @@ def doctor(
         return
     with connect(broker) as connection, open_instance() as instance:
         from ..broker.guards import check_instance
-        from ..doctor import examine
-        from ..instance_pool import instance_id
-        from ..loaded_locations import loaded_locations
+        from ..dagster_health.doctor import examine
+        from ..dagster_health.loaded_locations import loaded_locations
+        from ..dagster_internals.postgres.pool import instance_id
 
         check_instance(connection, instance_id(instance))
         with _code_servers_log_to_stderr():

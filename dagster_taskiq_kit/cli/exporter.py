@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigurationError
-from ..settings import TaskiqSettings
+from ..config.settings import TaskiqSettings
+from ..vocabulary.errors import ConfigurationError
 from .main import broker_options, open_instance, settings_of
 from .option_types import AT_LEAST_ONE, PORT, WORKSPACE, Seconds
 
@@ -84,9 +84,9 @@ def exporter(
 def _dagster_source(
     stack: ExitStack, settings: TaskiqSettings, workspaces: tuple[str, ...], every_s: float
 ) -> "PeriodicSource":
-    from ..dagster_metrics import read_dagster_metrics
+    from ..dagster_health.loaded_locations import loaded_locations
+    from ..dagster_health.metrics import read_dagster_metrics
     from ..exporter.sources import PeriodicSource
-    from ..loaded_locations import loaded_locations
 
     instance = stack.enter_context(open_instance())
     locations = (lambda: loaded_locations(instance, workspaces)) if workspaces else None

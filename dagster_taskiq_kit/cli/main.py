@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigurationError
-from ..masking import masked, masked_data
 from ..version import __version__
+from ..vocabulary.errors import ConfigurationError
+from ..vocabulary.masking import masked, masked_data
 from .refusals import refusals
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from ..broker.connection import SyncConnection
-    from ..settings import TaskiqSettings
+    from ..config.settings import TaskiqSettings
 
 #: Where each command lives, module and attribute, and what it says of itself in the list of all.
 _COMMANDS = {
@@ -124,7 +124,7 @@ def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
     Raises:
         ConfigurationError: A bad value, here or in the environment.
     """
-    from ..settings_file import deployment
+    from ..config.settings_file import deployment
 
     found = given(options)
     settings, notes = deployment(found, found.pop("config_yaml", None))
@@ -139,7 +139,7 @@ def check_queue_option(name: str, *, repeatable: bool = False) -> str:
     Raises:
         ConfigurationError: It cannot be one.
     """
-    from ..settings import check_queue_name
+    from ..config.settings import check_queue_name
 
     try:
         return check_queue_name(name)
@@ -158,7 +158,7 @@ def open_instance() -> "Generator[dg.DagsterInstance]":
             "Set it to the folder of your dagster.yaml.",
             "DAGSTER_HOME",
         )
-    from ..opened_instance import opened_instance
+    from ..config.opened_instance import opened_instance
 
     instance = opened_instance(home)
     with instance:

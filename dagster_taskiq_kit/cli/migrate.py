@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from ..celery_config import CELERY_FIELDS, OLD_DEFAULT_QUEUE, translate
-from ..errors import ConfigurationError
-from ..masking import HIDDEN, masked, masked_url, names_a_secret
-from ..settings_file import block, execution_config, read_yaml
+from ..config.celery_config import CELERY_FIELDS, OLD_DEFAULT_QUEUE, translate
+from ..config.settings_file import block, execution_config, read_yaml
+from ..vocabulary.errors import ConfigurationError
+from ..vocabulary.masking import HIDDEN, masked, masked_url, names_a_secret
 
 _URL = {"env": "DAGSTER_TASKIQ_URL"}
 

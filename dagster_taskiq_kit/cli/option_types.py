@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..seconds import MOST_SECONDS
+from ..vocabulary.seconds import MOST_SECONDS
 
 #: Of a TCP port; 0 stands for a free one.
 PORT = click.IntRange(0, 65_535)
@@ -48,7 +48,7 @@ class WorkspaceFile(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the path; one that is not there is for the command to refuse."""
-        from ..yaml_file import loaded
+        from ..config.yaml_file import loaded
 
         path = str(value)
         if Path(path).is_file():

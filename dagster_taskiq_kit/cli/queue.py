@@ -11,11 +11,11 @@ import click
 
 from ..broker import readings, records
 from ..broker.connection import SyncConnection
-from ..errors import ConfigurationError
-from ..health.findings import counted
 from ..health.snapshot import read_snapshot
-from ..health.steering import check_queue_is_there, not_there
-from ..states import BANDS, Kind
+from ..health.steering import check_queue_is_there
+from ..vocabulary.errors import ConfigurationError
+from ..vocabulary.states import BANDS, Kind
+from ..vocabulary.wording import counted, not_there
 from .completion import complete_queues
 from .main import broker_options, check_queue_option, connect, json_option, open_instance, say
 from .status import queue_rows, queues_as_data

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import click
 
-from ..errors import TaskiqKitError
-from ..foreign_errors import in_one_line
-from ..masking import HIDDEN, masked
+from ..vocabulary.errors import TaskiqKitError
+from ..vocabulary.foreign_errors import in_one_line
+from ..vocabulary.masking import HIDDEN, masked
 
 REFUSED_CODE = 1
 

@@ -16,11 +16,12 @@ import click
 
 from ..broker.connection import SyncConnection
 from ..broker.worker_cards import WorkerCard
-from ..errors import BrokerUnavailable
-from ..health.findings import Finding, Severity, duration, worst
+from ..health.findings import Finding, Severity, worst
 from ..health.rules import judge, judge_absence
 from ..health.snapshot import Snapshot, WorkerReading, read_snapshot
-from ..text_table import table
+from ..vocabulary.errors import BrokerUnavailable
+from ..vocabulary.text_table import table
+from ..vocabulary.wording import duration
 from .main import broker_options, connect, json_option, open_instance, say
 from .option_types import Seconds
 
@@ -89,8 +90,8 @@ def _runs(
 ) -> Sequence[Finding]:
     if instance is None:
         return []
-    from ..run_health import read_run_health
-    from ..run_verdict import judge_runs
+    from ..dagster_health.run_health import read_run_health
+    from ..dagster_health.run_verdict import judge_runs
 
     no_progress_s = snapshot.judging.get("no_progress_s")
     return [

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..errors import ConfigurationError
-from ..text_table import fields
+from ..vocabulary.errors import ConfigurationError
+from ..vocabulary.text_table import fields
 from .completion import complete_workers
 from .main import broker_options, connect, json_option, say
 
@@ -105,7 +105,7 @@ def reload_code(names: tuple[str, ...], every: bool, as_json: bool, **broker: An
 
 def _chosen(connection: "SyncConnection", names: Sequence[str]) -> "Sequence[WorkerReading]":
     from ..health.snapshot import read_snapshot
-    from ..health.steering import not_there
+    from ..vocabulary.wording import not_there
 
     workers = read_snapshot(connection).workers
     chosen: list[WorkerReading] = []

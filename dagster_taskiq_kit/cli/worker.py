@@ -14,17 +14,11 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigurationError
-from ..settings import TaskiqSettings
+from ..config.settings import TaskiqSettings
+from ..vocabulary.errors import ConfigurationError
 from . import steer
 from .completion import complete_queues
-from .main import (
-    broker_options,
-    check_queue_option,
-    configure_logging,
-    open_instance,
-    settings_of,
-)
+from .main import broker_options, check_queue_option, configure_logging, open_instance, settings_of
 from .option_types import MEBIBYTES, PORT, SLOTS, WORKSPACE
 
 logger = logging.getLogger(__name__)
@@ -153,15 +147,15 @@ def start(
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
         from ..broker.worker_cards import default_worker_name
-        from ..code_location import told
-        from ..code_targets import CodeTargets, code_locations
-        from ..instance_pool import close_connections, instance_id
-        from ..launcher import TaskiqRunLauncher
-        from ..worker.forked_server import fork_servers
-        from ..worker.leftovers import end_leftovers, mark_what_begins
+        from ..code_locations.code_location import told
+        from ..dagster_internals.postgres.pool import close_connections, instance_id
+        from ..launching.launcher import TaskiqRunLauncher
+        from ..worker.code_targets import CodeTargets, code_locations
         from ..worker.options import WorkerOptions
+        from ..worker.process.forked_server import fork_servers
+        from ..worker.process.leftovers import end_leftovers, mark_what_begins
         from ..worker.service import Worker
-        from ..worker.thread_counts import share_cores
+        from ..worker.warm.thread_counts import share_cores
 
         locations, not_served = code_locations(
             CodeTargets(modules, files, workspaces, working_directory, location_name)

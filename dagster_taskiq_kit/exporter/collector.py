@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..broker.histograms import Histogram, Histograms, empty
+from ..config.settings import TaskiqSettings
 from ..health.findings import Finding
 from ..health.scaling import busy_slots, desired_slots, desired_workers, free_slots
 from ..health.snapshot import LANES, HeldReading, QueueReading, Snapshot, WorkerReading
-from ..settings import TaskiqSettings
-from ..states import Kind
+from ..vocabulary.states import Kind
 from .families import Families
 
 KINDS = tuple(kind.value for kind in Kind)

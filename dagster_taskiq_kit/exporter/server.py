@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import choose_encoder
 
-from ..errors import ConfigurationError
+from ..vocabulary.errors import ConfigurationError
 from .sources import Scrape
 
 DEFAULT_PORT = 9808

@@ -17,11 +17,11 @@ from prometheus_client.registry import Collector
 
 from ..broker.connection import SyncConnection
 from ..broker.histograms import read_histograms
-from ..errors import BrokerError
+from ..config.settings import TaskiqSettings
 from ..health.rules import judge, promised
 from ..health.snapshot import read_snapshot
-from ..settings import TaskiqSettings
 from ..version import __version__
+from ..vocabulary.errors import BrokerError
 from .collector import MOST_QUEUES, BrokerReading, absent, collect
 from .families import Families, together
 

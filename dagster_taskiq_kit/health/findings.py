@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from ..settings import TaskiqSettings
-
-#: How many of many are named in a sentence.
-FEW = 5
+from ..config.settings import TaskiqSettings
+from ..vocabulary.wording import FEW
 
 
 class Severity(str, Enum):
@@ -96,28 +94,9 @@ def summary(findings: Sequence[Finding]) -> str:
     return f"{len(bad)} of {len(findings)} checks fail: {said}{more}."
 
 
-def first_few(names: Sequence[str]) -> str:
-    """Return the first few of many names, and how many more there are."""
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(names[:FEW]) + more
-
-
 def start_worker(queue: str) -> str:
     """Return what to do where no worker serves a queue; true in any folder, not that of code."""
     return (
         f"Start one: `dagster-taskiq worker start -q {queue} -w WORKSPACE`, with the path of the "
         "workspace.yaml that has its code."
     )
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural where it is not one."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in the unit in which a person would say it."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if abs(seconds) >= 2 * size:
-            return f"{round(seconds / size, 1):g} {unit}"
-    return f"{seconds:.1f} s"

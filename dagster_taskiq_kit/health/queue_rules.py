@@ -6,16 +6,9 @@ only while something waits in it.
 
 from collections.abc import Callable, Sequence
 
-from ..settings import TaskiqSettings
-from .findings import (
-    Finding,
-    Severity,
-    counted,
-    duration,
-    queue_subject,
-    start_worker,
-    watched_queues,
-)
+from ..config.settings import TaskiqSettings
+from ..vocabulary.wording import counted, duration
+from .findings import Finding, Severity, queue_subject, start_worker, watched_queues
 from .snapshot import QueueReading, Snapshot
 
 #: A queue whose oldest message waits for this many times its objective is an ERROR.

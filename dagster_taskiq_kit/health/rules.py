@@ -7,7 +7,7 @@ as a warning; it never guesses ``ok``.
 
 from collections.abc import Mapping, Sequence
 
-from ..settings import TaskiqSettings
+from ..config.settings import TaskiqSettings
 from .findings import Finding, Severity, watched_queues
 from .queue_rules import QUEUE_RULES
 from .server_rules import SERVER_RULES

@@ -8,7 +8,7 @@ used up, so that demand reaches the whole backlog when the objective does.
 import math
 from collections.abc import Sequence
 
-from ..settings import QueueObjective
+from ..config.settings import QueueObjective
 from .snapshot import LANES, QueueReading, Snapshot, WorkerReading
 
 

@@ -5,7 +5,7 @@ Invariant: what the server does not tell is a warning, never ``ok``.
 
 from collections.abc import Callable, Sequence
 
-from ..settings import TaskiqSettings
+from ..config.settings import TaskiqSettings
 from .findings import Finding, Severity
 from .snapshot import Snapshot
 

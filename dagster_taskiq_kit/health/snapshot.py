@@ -16,7 +16,7 @@ from ..broker.connection import SyncConnection
 from ..broker.doubts import still_silent
 from ..broker.scripts import Call, text
 from ..broker.worker_cards import WorkerCard, age_by_own_clock_s
-from ..settings import QueueObjective
+from ..config.settings import QueueObjective
 
 #: Which kinds of messages a lane of a worker serves.
 LANES: Mapping[str, Sequence[str]] = {"run": ("run",), "step": ("step", "task")}

@@ -11,16 +11,9 @@ from typing import Any, TypeVar
 from ..broker.doubts import is_doubtful
 from ..broker.watchers import JUDGING
 from ..broker.worker_cards import WorkerCard
-from ..messages import UNREADABLE
-from ..settings import QueueObjective
-from .snapshot import (
-    HeldReading,
-    LostWorker,
-    QueueReading,
-    ServerReading,
-    Snapshot,
-    WorkerReading,
-)
+from ..config.settings import QueueObjective
+from ..vocabulary.messages import UNREADABLE
+from .snapshot import HeldReading, LostWorker, QueueReading, ServerReading, Snapshot, WorkerReading
 
 logger = logging.getLogger(__name__)
 E = TypeVar("E")

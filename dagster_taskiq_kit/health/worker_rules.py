@@ -6,8 +6,9 @@ error.
 
 from collections.abc import Callable, Sequence
 
-from ..settings import TaskiqSettings
-from .findings import FEW, Finding, Severity, counted, duration
+from ..config.settings import TaskiqSettings
+from ..vocabulary.wording import FEW, counted, duration
+from .findings import Finding, Severity
 from .snapshot import Snapshot
 
 #: A worker that was given up is news for this long.

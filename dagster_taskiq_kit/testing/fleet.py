@@ -12,11 +12,11 @@ import dagster as dg
 import yaml
 
 from ..broker.connection import SyncConnection
-from ..errors import TaskiqKitError
+from ..config.settings import ENV_PREFIX, TaskiqSettings
+from ..dagster_internals.postgres.pool import instance_id
 from ..health.snapshot import Snapshot, read_snapshot
-from ..instance_pool import instance_id
-from ..process_group import ProcessGroup, wait_until
-from ..settings import ENV_PREFIX, TaskiqSettings
+from ..host.process_group import ProcessGroup, wait_until
+from ..vocabulary.errors import TaskiqKitError
 
 _WITHIN_S = 60.0
 

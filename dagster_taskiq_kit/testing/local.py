@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from ..health.snapshot import QueueReading, ServerReading, Snapshot
-from ..resource import TaskiqResource
-from ..user_tasks import Task
+from ..tasks.resource import TaskiqResource
+from ..tasks.user_tasks import Task
 
 
 class FinishedTask:

@@ -6,8 +6,8 @@ Invariant: options that can never work are refused before the worker connects to
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..code_location import CodeLocation
-from ..errors import ConfigurationError
+from ..code_locations.code_location import CodeLocation
+from ..vocabulary.errors import ConfigurationError
 
 MEMORY_OPTION = "--max-memory-per-child"
 

@@ -13,9 +13,9 @@ import redis.exceptions
 
 from ..broker.connection import blocking_client
 from ..broker.keys import Keys
-from ..errors import BrokerError
-from ..settings import TaskiqSettings
-from .execution import Deliveries
+from ..config.settings import TaskiqSettings
+from ..vocabulary.errors import BrokerError
+from .delivery.execution import Deliveries
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..errors import CodeLoadFailed
-from ..health.findings import counted
-from ..source_files import Reading, SourceFiles
-from .fork_client import ForkServerClient
-from .loaded_source import LoadedSource
+from ..code_locations.source_files import Reading, SourceFiles
+from ..vocabulary.errors import CodeLoadFailed
+from ..vocabulary.wording import counted
+from .process.fork_client import ForkServerClient
+from .warm.loaded_source import LoadedSource
 
 logger = logging.getLogger(__name__)
 

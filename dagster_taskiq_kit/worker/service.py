@@ -17,30 +17,30 @@ from functools import partial
 
 import dagster as dg
 
-from ..boot_time import boot_time_s
 from ..broker import worker_cards
 from ..broker.connection import AsyncConnection
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
-from ..duties.heartbeat import Heartbeat
-from ..errors import BrokerError, BrokerUnavailable
-from ..health.findings import counted
-from ..instance_pool import instance_id
-from ..settings import TaskiqSettings
-from ..states import Kind
-from .execution import Deliveries
-from .fleet_duties import Duty, fleet_duties, perform
-from .fork_client import ForkServerClient
-from .forked_server import ForkedServer
+from ..config.settings import TaskiqSettings
+from ..dagster_internals.postgres.pool import instance_id
+from ..host.boot_time import boot_time_s
+from ..vocabulary.errors import BrokerError, BrokerUnavailable
+from ..vocabulary.states import Kind
+from ..vocabulary.wording import counted
+from .delivery.execution import Deliveries
+from .delivery.step_output import Printing
+from .delivery.witness import Witness
+from .duties.fleet import Duty, fleet_duties, perform
+from .duties.heartbeat import Heartbeat
 from .lanes import LaneReceiver
 from .memory import watch_memory
 from .options import WorkerOptions
 from .orders import Orders
+from .process.fork_client import ForkServerClient
+from .process.forked_server import ForkedServer
 from .reload import Reloading
-from .step_output import Printing
 from .storage_marker import read_marker
 from .supervision import Supervision
-from .witness import Witness
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from ..errors import WorkerFailed
+from ..vocabulary.errors import WorkerFailed
 
 logger = logging.getLogger(__name__)
 

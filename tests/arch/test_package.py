@@ -52,6 +52,6 @@ def test_the_wheel_holds_the_package_its_scripts_and_nothing_else(tmp_path):
 def test_the_kit_is_registered_with_dagster():
     from dagster_shared.libraries import DagsterLibraryRegistry
 
-    import dagster_taskiq_kit.executor
+    import dagster_taskiq_kit.orchestration.executor
 
     assert DagsterLibraryRegistry.get()["dagster-taskiq-kit"] == dagster_taskiq_kit.__version__

@@ -16,7 +16,7 @@ import yaml
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from dagster_taskiq_kit.process_group import wait_until
+from dagster_taskiq_kit.host.process_group import wait_until
 from tests.webserver_client import Webserver
 
 ROOT = Path(__file__).resolve().parents[2]

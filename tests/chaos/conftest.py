@@ -14,7 +14,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.dagster_internals import names as seam
 from dagster_taskiq_kit.testing import Fleet
 
 from .own_broker import OwnBroker

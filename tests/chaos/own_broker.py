@@ -8,8 +8,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from dagster_taskiq_kit.embedded import find_server, free_port, start_embedded
-from dagster_taskiq_kit.process_group import ProcessGroup
+from dagster_taskiq_kit.dev.embedded_broker import find_server, free_port, start_embedded
+from dagster_taskiq_kit.host.process_group import ProcessGroup
 
 
 class OwnBroker:

@@ -13,12 +13,20 @@ import pytest
 import sqlalchemy
 import yaml
 
-from dagster_taskiq_kit import dagster_seam as seam
-from dagster_taskiq_kit import database_outages, instance_pool
-from dagster_taskiq_kit.broken_statements import _Storing, repeat_what_broke
-from dagster_taskiq_kit.database_outages import open_instance_through_outages
-from dagster_taskiq_kit.event_writing import write_events_shortly
-from dagster_taskiq_kit.process_group import wait_until
+from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.postgres import (
+    outages as database_outages,
+)
+from dagster_taskiq_kit.dagster_internals.postgres import (
+    pool as instance_pool,
+)
+from dagster_taskiq_kit.dagster_internals.postgres.event_insert import write_events_shortly
+from dagster_taskiq_kit.dagster_internals.postgres.outages import open_instance_through_outages
+from dagster_taskiq_kit.dagster_internals.postgres.repeated_statements import (
+    _Storing,
+    repeat_what_broke,
+)
+from dagster_taskiq_kit.host.process_group import wait_until
 
 from .conftest import MONITORING
 from .proxy import Proxy

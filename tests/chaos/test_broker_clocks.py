@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit.boot_time import boot_time_s
 from dagster_taskiq_kit.broker import leases
+from dagster_taskiq_kit.host.boot_time import boot_time_s
 
 from .conftest import SHORT, Chaos
 from .moved_clock import BrokerWithClock

@@ -7,8 +7,8 @@ import psutil
 
 from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.health.rules import judge
-from dagster_taskiq_kit.messages import run_task_id
-from dagster_taskiq_kit.states import State
+from dagster_taskiq_kit.vocabulary.messages import run_task_id
+from dagster_taskiq_kit.vocabulary.states import State
 
 from .conftest import CODE, Chaos
 

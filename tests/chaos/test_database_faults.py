@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from benchmarks.servers import serve_postgres, start_postgres
-from dagster_taskiq_kit.process_group import ProcessGroup
+from dagster_taskiq_kit.host.process_group import ProcessGroup
 
 from .conftest import MONITORING, Chaos
 from .proxy import Proxy

@@ -8,8 +8,8 @@ import psycopg2
 import pytest
 import yaml
 
-from dagster_taskiq_kit import database_outages
-from dagster_taskiq_kit.instance_pool import pooled_connections
+from dagster_taskiq_kit.dagster_internals.postgres import outages as database_outages
+from dagster_taskiq_kit.dagster_internals.postgres.pool import pooled_connections
 
 from .conftest import Chaos
 

@@ -5,8 +5,8 @@ import signal
 import dagster as dg
 import psutil
 
-from dagster_taskiq_kit.messages import run_task_id
-from dagster_taskiq_kit.tags import TASK_ID_TAG
+from dagster_taskiq_kit.vocabulary.messages import run_task_id
+from dagster_taskiq_kit.vocabulary.tags import TASK_ID_TAG
 
 from .conftest import Chaos
 

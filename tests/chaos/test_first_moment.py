@@ -15,9 +15,9 @@ from .processes import alive
 SERVER = """
 import signal, socket, sys
 from dagster_taskiq_kit.worker import process
-from dagster_taskiq_kit.worker.forkserver import ForkServer
-from dagster_taskiq_kit.worker.makers import Maker
-from dagster_taskiq_kit.worker.wire import PatientWire
+from dagster_taskiq_kit.worker.process.forkserver import ForkServer
+from dagster_taskiq_kit.worker.process.makers import Maker
+from dagster_taskiq_kit.worker.process.wire import PatientWire
 
 moment = sys.argv[2]
 process.CHILD = "not to sweep"  # workers of other tests look for what lost its fork server

@@ -13,7 +13,7 @@ from taskiq.kicker import AsyncKicker
 
 from dagster_taskiq_kit import PriorityStreamBroker
 from dagster_taskiq_kit.broker.records import MAX_PAYLOAD_BYTES
-from dagster_taskiq_kit.errors import MessageTooLarge
+from dagster_taskiq_kit.vocabulary.errors import MessageTooLarge
 
 from .conftest import Chaos
 

@@ -7,13 +7,13 @@ import dagster as dg
 import pytest
 from dagster._core.launcher import WorkerStatus
 
-from dagster_taskiq_kit import messages
 from dagster_taskiq_kit.broker import leases, records, worker_cards
 from dagster_taskiq_kit.broker.leases import Silent
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
-from dagster_taskiq_kit.errors import BrokerUnavailable
-from dagster_taskiq_kit.states import Kind, State
 from dagster_taskiq_kit.version import SCHEMA_VERSION
+from dagster_taskiq_kit.vocabulary import messages
+from dagster_taskiq_kit.vocabulary.errors import BrokerUnavailable
+from dagster_taskiq_kit.vocabulary.states import Kind, State
 
 from .conftest import Chaos
 from .own_broker import OwnBroker

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from dagster_taskiq_kit import messages
 from dagster_taskiq_kit.broker import dead_letters, readings
+from dagster_taskiq_kit.vocabulary import messages
 
 from .conftest import Chaos
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import dagster as dg
 
-from dagster_taskiq_kit.states import Kind
+from dagster_taskiq_kit.vocabulary.states import Kind
 
 from .conftest import Chaos
 

@@ -22,10 +22,10 @@ import dagster_taskiq_kit
 from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.keys import KEYS
-from dagster_taskiq_kit.errors import BrokerError
-from dagster_taskiq_kit.states import State
 from dagster_taskiq_kit.testing.fleet import FleetError
-from dagster_taskiq_kit.worker.process import CHILD, FORK_SERVER, GUARDIAN
+from dagster_taskiq_kit.vocabulary.errors import BrokerError
+from dagster_taskiq_kit.vocabulary.states import State
+from dagster_taskiq_kit.worker.process.lifecycle import CHILD, FORK_SERVER, GUARDIAN
 
 from .conftest import Chaos
 from .moved_clock import BrokerWithClock

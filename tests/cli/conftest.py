@@ -17,9 +17,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dagster_taskiq_kit import dagster_seam as seam
 from dagster_taskiq_kit.cli.main import main
-from dagster_taskiq_kit.process_group import wait_until
+from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.host.process_group import wait_until
 
 CODE = Path(__file__).parent / "code" / "cli_jobs.py"
 COMMAND = [sys.executable, "-m", "dagster_taskiq_kit"]

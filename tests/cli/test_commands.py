@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from dagster_taskiq_kit.broker import readings, records
-from dagster_taskiq_kit.messages import run_task_id
-from dagster_taskiq_kit.states import Kind, State
 from dagster_taskiq_kit.version import __version__
+from dagster_taskiq_kit.vocabulary.messages import run_task_id
+from dagster_taskiq_kit.vocabulary.states import Kind, State
 
 from .conftest import CODE, Live, commands
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from dagster_taskiq_kit.cli.main import main
-from dagster_taskiq_kit.errors import ConfigurationError, TaskiqKitError
-from dagster_taskiq_kit.masking import masked, masked_data, masked_url
-from dagster_taskiq_kit.settings import ENV_PREFIX, QueueObjective, TaskiqSettings
+from dagster_taskiq_kit.config.settings import ENV_PREFIX, QueueObjective, TaskiqSettings
+from dagster_taskiq_kit.vocabulary.errors import ConfigurationError, TaskiqKitError
+from dagster_taskiq_kit.vocabulary.masking import masked, masked_data, masked_url
 
 from .conftest import ask, ask_here, clean_environment, commands
 

@@ -8,8 +8,8 @@ import redis
 
 from dagster_taskiq_kit.broker.acl import least_user, needed_commands
 from dagster_taskiq_kit.broker.scripts import load_script
-from dagster_taskiq_kit.embedded import find_server, free_port
-from dagster_taskiq_kit.process_group import ProcessGroup, wait_until
+from dagster_taskiq_kit.dev.embedded_broker import find_server, free_port
+from dagster_taskiq_kit.host.process_group import ProcessGroup, wait_until
 from tests.chaos.own_broker import OwnBroker
 
 from .conftest import ask, clean_environment, open_live

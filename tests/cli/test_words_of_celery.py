@@ -11,9 +11,9 @@ import yaml
 
 from dagster_taskiq_kit.broker import records
 from dagster_taskiq_kit.cli.main import main
-from dagster_taskiq_kit.embedded import start_embedded
-from dagster_taskiq_kit.process_group import ProcessGroup
-from dagster_taskiq_kit.states import Kind
+from dagster_taskiq_kit.dev.embedded_broker import start_embedded
+from dagster_taskiq_kit.host.process_group import ProcessGroup
+from dagster_taskiq_kit.vocabulary.states import Kind
 
 from .conftest import CODE, open_live
 

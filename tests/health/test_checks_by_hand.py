@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from dagster_taskiq_kit.embedded import free_port
+from dagster_taskiq_kit.dev.embedded_broker import free_port
 from dagster_taskiq_kit.health.hysteresis import AGREEING
-from dagster_taskiq_kit.process_group import ProcessGroup
+from dagster_taskiq_kit.host.process_group import ProcessGroup
 from tests.webserver_client import Webserver
 
 from .conftest import Watching

@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 
 from dagster_taskiq_kit import QueueObjective, build_taskiq_health_sensor
+from dagster_taskiq_kit.dagster_health.sensors import MOST_EVENTS
 from dagster_taskiq_kit.health.hysteresis import AGREEING
-from dagster_taskiq_kit.sensors import MOST_EVENTS
 
 from .conftest import Watching
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit import run_health
+from dagster_taskiq_kit.dagster_health import run_health
+from dagster_taskiq_kit.dagster_health.run_health import Cause, StuckRun, read_run_health
+from dagster_taskiq_kit.dagster_health.run_verdict import judge_runs
+from dagster_taskiq_kit.dagster_health.stuck_runs import StuckRunActions, StuckRunPolicy
 from dagster_taskiq_kit.health.findings import Severity
-from dagster_taskiq_kit.messages import step_task_id
-from dagster_taskiq_kit.run_health import Cause, StuckRun, read_run_health
-from dagster_taskiq_kit.run_verdict import judge_runs
-from dagster_taskiq_kit.stuck_runs import StuckRunActions, StuckRunPolicy
-from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
+from dagster_taskiq_kit.vocabulary.messages import step_task_id
+from dagster_taskiq_kit.vocabulary.tags import STUCK_ACTION_TAG
 
 from .conftest import Watching
 from .test_stuck_runs import said, started

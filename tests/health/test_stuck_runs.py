@@ -5,9 +5,9 @@ import time
 
 import dagster as dg
 
-from dagster_taskiq_kit import run_health
-from dagster_taskiq_kit.messages import run_task_id, step_task_id
-from dagster_taskiq_kit.tags import STUCK_ACTION_TAG
+from dagster_taskiq_kit.dagster_health import run_health
+from dagster_taskiq_kit.vocabulary.messages import run_task_id, step_task_id
+from dagster_taskiq_kit.vocabulary.tags import STUCK_ACTION_TAG
 
 from .conftest import Watching
 

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 
 from dagster_taskiq_kit import TaskiqResource
-from dagster_taskiq_kit.errors import ConfigurationError, TaskEnded, TaskTimedOut
 from dagster_taskiq_kit.testing.local import InProcessTaskiqResource
+from dagster_taskiq_kit.vocabulary.errors import ConfigurationError, TaskEnded, TaskTimedOut
 
 CODE = Path(__file__).parent / "code" / "task_jobs.py"
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.dagster_internals import names as seam
 
 
 class Entry(NamedTuple):

@@ -12,9 +12,9 @@ from dagster_taskiq_kit.broker import dead_letters, readings
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.broker.histograms import read_histograms
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES
+from dagster_taskiq_kit.config.settings import TaskiqSettings
 from dagster_taskiq_kit.health.snapshot import read_snapshot
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import OWNED, State
+from dagster_taskiq_kit.vocabulary.states import OWNED, State
 
 PAYLOAD = b"payload"
 

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, Cancelled
-from dagster_taskiq_kit.states import BANDS, OWNED, TERMINAL, TRANSITIONS, Kind, State
+from dagster_taskiq_kit.vocabulary.states import BANDS, OWNED, TERMINAL, TRANSITIONS, Kind, State
 
 STAMPS = itertools.count()
 QUEUES = ["a", "b"]

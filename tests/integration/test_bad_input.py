@@ -14,20 +14,20 @@ import redis
 
 from dagster_taskiq_kit import taskiq_executor
 from dagster_taskiq_kit.broker import readings
-from dagster_taskiq_kit.embedded import free_port, start_embedded
-from dagster_taskiq_kit.errors import (
+from dagster_taskiq_kit.dagster_internals.postgres.pool import instance_id
+from dagster_taskiq_kit.dev.embedded_broker import free_port, start_embedded
+from dagster_taskiq_kit.host.process_group import ProcessGroup
+from dagster_taskiq_kit.testing import Fleet
+from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
+from dagster_taskiq_kit.vocabulary.errors import (
     BrokerRefused,
     ConfigurationError,
     TaskiqKitError,
     UnfitServer,
     WrongInstance,
 )
-from dagster_taskiq_kit.instance_pool import instance_id
-from dagster_taskiq_kit.messages import run_task_id
-from dagster_taskiq_kit.process_group import ProcessGroup
-from dagster_taskiq_kit.states import State
-from dagster_taskiq_kit.testing import Fleet
-from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
+from dagster_taskiq_kit.vocabulary.messages import run_task_id
+from dagster_taskiq_kit.vocabulary.states import State
 
 CODE = Path(__file__).parent / "code" / "bad_input_jobs.py"
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE

@@ -16,10 +16,10 @@ from dagster_taskiq_kit.broker.histograms import read_histograms
 from dagster_taskiq_kit.broker.records import Delivery, NothingWaits
 from dagster_taskiq_kit.broker.watchers import Watch, take_watch
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
-from dagster_taskiq_kit.errors import BrokerUnavailable, UnfitServer, WrongInstance
+from dagster_taskiq_kit.config.settings import TaskiqSettings
 from dagster_taskiq_kit.health.snapshot import read_snapshot
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import Kind, State
+from dagster_taskiq_kit.vocabulary.errors import BrokerUnavailable, UnfitServer, WrongInstance
+from dagster_taskiq_kit.vocabulary.states import Kind, State
 
 DAY_S = 86_400
 

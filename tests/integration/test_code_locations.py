@@ -9,7 +9,7 @@ import pytest
 import yaml
 from dagster._core.execution.api import execute_run_iterator
 
-from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.dagster_internals import names as seam
 
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 BIN = Path(sys.executable).parent

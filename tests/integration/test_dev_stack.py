@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from dagster_taskiq_kit.process_group import wait_until
+from dagster_taskiq_kit.host.process_group import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 import yaml
 
-from dagster_taskiq_kit import dagster_seam as seam
-from dagster_taskiq_kit.instance_pool import instance_id
+from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.postgres.pool import instance_id
 from dagster_taskiq_kit.testing.fleet import FleetError
 
 CODE = Path(__file__).parent / "code" / "fleet_jobs.py"
@@ -168,7 +168,7 @@ def test_a_fleet_leaves_the_environment_as_it_was(make_fleet):
 
 def test_processes_that_first_use_an_instance_at_once_agree_on_its_id(fleet):
     code = (
-        "import dagster as dg; from dagster_taskiq_kit.instance_pool import instance_id;"
+        "import dagster as dg; from dagster_taskiq_kit.dagster_internals.postgres.pool import instance_id;"
         "print(instance_id(dg.DagsterInstance.get()))"
     )
     fleet.instance.get_runs(limit=1)  # the tables are there, the id is not

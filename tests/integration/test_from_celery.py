@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_taskiq_kit.process_group import ProcessGroup
+from dagster_taskiq_kit.host.process_group import ProcessGroup
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "from_celery"
 BEFORE, AFTER = "from dagster_celery import", "from dagster_taskiq_kit.celery_compat import"

@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 import sqlalchemy
 
-from dagster_taskiq_kit import instance_pool
-from dagster_taskiq_kit.event_writing import write_events_shortly
+from dagster_taskiq_kit.dagster_internals.postgres import pool as instance_pool
+from dagster_taskiq_kit.dagster_internals.postgres.event_insert import write_events_shortly
 
 ROW = "run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition"
 
@@ -132,7 +132,9 @@ def test_another_storage_is_left_alone():
 
 def test_a_session_has_both_timeouts_after_one_statement(instance, storage):
     ours = [each for each in storage._engine.pool.dispatch.connect if "dagster" in each.__module__]
-    assert [each.__module__ for each in ours] == ["dagster_taskiq_kit.instance_pool"]
+    assert [each.__module__ for each in ours] == [
+        "dagster_taskiq_kit.dagster_internals.postgres.pool"
+    ]
     with storage._engine.connect() as session:
         assert session.exec_driver_sql("SHOW statement_timeout").scalar() == "1h"
         assert session.exec_driver_sql("SHOW idle_session_timeout").scalar() == "2s"

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.broker.stream_broker import OLDEST_FIRST_EVERY
-from dagster_taskiq_kit.messages import step_task_id
+from dagster_taskiq_kit.vocabulary.messages import step_task_id
 
 CODE = Path(__file__).parent / "code" / "order_jobs.py"
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import pytest
 
-from dagster_taskiq_kit import messages
 from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, worker_cards
 from dagster_taskiq_kit.broker.bells import Bell
 from dagster_taskiq_kit.broker.histograms import read_histograms
@@ -16,11 +15,12 @@ from dagster_taskiq_kit.broker.records import Delivery
 from dagster_taskiq_kit.broker.waiting_notes import WaitingNotes
 from dagster_taskiq_kit.broker.watchers import Watch, take_watch
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
-from dagster_taskiq_kit.errors import MessageError
 from dagster_taskiq_kit.exporter.sources import BrokerSource
 from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.health.snapshot import read_snapshot
-from dagster_taskiq_kit.states import Kind, State
+from dagster_taskiq_kit.vocabulary import messages
+from dagster_taskiq_kit.vocabulary.errors import MessageError
+from dagster_taskiq_kit.vocabulary.states import Kind, State
 
 DAY_S = 86_400
 ROUNDS, A_ROUND = 40, 75

@@ -25,8 +25,15 @@ from dagster_taskiq_kit.broker import dead_letters, leases, readings, records, w
 from dagster_taskiq_kit.broker.leases import Silent
 from dagster_taskiq_kit.broker.records import MAX_DELIVERIES, NothingWaits
 from dagster_taskiq_kit.broker.worker_cards import Holding, WorkerCard
-from dagster_taskiq_kit.errors import UnfitServer
-from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, Kind, State, band_of_priority
+from dagster_taskiq_kit.vocabulary.errors import UnfitServer
+from dagster_taskiq_kit.vocabulary.states import (
+    OWNED,
+    TERMINAL,
+    TRANSITIONS,
+    Kind,
+    State,
+    band_of_priority,
+)
 
 DAY_S = 86_400
 #: No lease ends by itself while a sequence runs.

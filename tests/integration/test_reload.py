@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_taskiq_kit import dagster_seam as seam
+from dagster_taskiq_kit.dagster_internals import names as seam
 from dagster_taskiq_kit.health.findings import Severity
 from dagster_taskiq_kit.health.rules import judge
-from dagster_taskiq_kit.tags import CODE_TAG
+from dagster_taskiq_kit.vocabulary.tags import CODE_TAG
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 

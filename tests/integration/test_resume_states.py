@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from dagster_taskiq_kit.broker import readings
-from dagster_taskiq_kit.messages import run_task_id, step_task_id
-from dagster_taskiq_kit.states import State
+from dagster_taskiq_kit.vocabulary.messages import run_task_id, step_task_id
+from dagster_taskiq_kit.vocabulary.states import State
 
 CODE = Path(__file__).parent / "code" / "resume_jobs.py"
 IN_POOL = [f"in_pool_{number}" for number in range(3)]

@@ -9,7 +9,7 @@ from dagster._core.events import DagsterEvent
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.objects import StepSuccessData
 
-from dagster_taskiq_kit.run_log import RunLog
+from dagster_taskiq_kit.orchestration.run_log import RunLog
 
 
 def entry(run_id, step_key):

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit import dagster_seam as seam
-from dagster_taskiq_kit.messages import decode, step_task_id
-from dagster_taskiq_kit.states import Kind
+from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.vocabulary.messages import decode, step_task_id
+from dagster_taskiq_kit.vocabulary.states import Kind
 
 CODE = Path(__file__).parent / "code" / "scale_jobs.py"
 

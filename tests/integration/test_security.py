@@ -13,12 +13,12 @@ import redis
 from dagster_taskiq_kit.broker import readings, records
 from dagster_taskiq_kit.broker.acl import least_user
 from dagster_taskiq_kit.broker.connection import SyncConnection
-from dagster_taskiq_kit.embedded import start_private
-from dagster_taskiq_kit.errors import BrokerError
-from dagster_taskiq_kit.messages import CodeName, RunMessage, StepMessage, encode
-from dagster_taskiq_kit.process_group import ProcessGroup
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import TERMINAL, Kind
+from dagster_taskiq_kit.config.settings import TaskiqSettings
+from dagster_taskiq_kit.dev.embedded_broker import start_private
+from dagster_taskiq_kit.host.process_group import ProcessGroup
+from dagster_taskiq_kit.vocabulary.errors import BrokerError
+from dagster_taskiq_kit.vocabulary.messages import CodeName, RunMessage, StepMessage, encode
+from dagster_taskiq_kit.vocabulary.states import TERMINAL, Kind
 from tests.chaos.own_broker import OwnBroker
 
 CODE = Path(__file__).parent / "code" / "fleet_jobs.py"

@@ -4,12 +4,12 @@ import pytest
 
 from dagster_taskiq_kit.broker import records
 from dagster_taskiq_kit.broker.connection import SyncConnection
-from dagster_taskiq_kit.embedded import free_port
-from dagster_taskiq_kit.errors import BrokerUnavailable
+from dagster_taskiq_kit.config.settings import TaskiqSettings
+from dagster_taskiq_kit.dev.embedded_broker import free_port
 from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.health.snapshot import read_snapshot
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import Kind
+from dagster_taskiq_kit.vocabulary.errors import BrokerUnavailable
+from dagster_taskiq_kit.vocabulary.states import Kind
 
 
 def test_an_empty_namespace_is_read_as_empty(connection):

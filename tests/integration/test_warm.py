@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from dagster_taskiq_kit.cli.status import worker_rows
-from dagster_taskiq_kit.doctor import examine
+from dagster_taskiq_kit.dagster_health.doctor import examine
 
 CODE = Path(__file__).parent / "code" / "made_at_import.py"
 STATUS = dg.DagsterRunStatus

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from dagster_taskiq_kit import dagster_seam as seam
-from dagster_taskiq_kit.embedded import free_port
-from dagster_taskiq_kit.process_group import ProcessGroup
+from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dev.embedded_broker import free_port
+from dagster_taskiq_kit.host.process_group import ProcessGroup
 from dagster_taskiq_kit.testing import Fleet
 from tests.chaos.own_broker import OwnBroker
 

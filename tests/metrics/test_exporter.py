@@ -222,7 +222,7 @@ def test_a_bad_option_of_the_exporter_is_one_sentence(options, words, broker_url
 
 
 def test_a_worker_serves_metrics_too(site: Site):
-    from dagster_taskiq_kit.embedded import free_port
+    from dagster_taskiq_kit.dev.embedded_broker import free_port
 
     port = free_port()
     site.start_worker("--metrics-port", str(port))

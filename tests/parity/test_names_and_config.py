@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_taskiq_kit.messages import run_task_id
 from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
+from dagster_taskiq_kit.vocabulary.messages import run_task_id
 
 from .conftest import Live, open_live
 from .test_upstream_control import TEN_TO_ZERO

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit.states import State
+from dagster_taskiq_kit.vocabulary.states import State
 from tests.chaos.conftest import MONITORING
 
 from .conftest import Live, open_live

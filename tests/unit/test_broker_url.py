@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagster_taskiq_kit.broker_url import BrokerUrl, parse_broker_url
+from dagster_taskiq_kit.config.broker_url import BrokerUrl, parse_broker_url
 
 
 @pytest.mark.parametrize(

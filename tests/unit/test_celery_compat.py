@@ -5,12 +5,12 @@ import pytest
 import yaml
 
 from dagster_taskiq_kit import TaskiqRunLauncher, celery_compat, taskiq_executor
-from dagster_taskiq_kit.celery_config import translate
-from dagster_taskiq_kit.dagster_config import limit_fields
-from dagster_taskiq_kit.errors import ConfigurationError
-from dagster_taskiq_kit.masking import masked
-from dagster_taskiq_kit.routing import StepRoutes, run_route
-from dagster_taskiq_kit.settings import LIMITS, TaskiqSettings
+from dagster_taskiq_kit.config.celery_config import translate
+from dagster_taskiq_kit.config.dagster_config import limit_fields
+from dagster_taskiq_kit.config.routing import StepRoutes, run_route
+from dagster_taskiq_kit.config.settings import LIMITS, TaskiqSettings
+from dagster_taskiq_kit.vocabulary.errors import ConfigurationError
+from dagster_taskiq_kit.vocabulary.masking import masked
 
 REDIS = "redis://localhost:6379/3"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dagster_taskiq_kit.code_location import CodeLocation, told
-from dagster_taskiq_kit.errors import ConfigurationError
+from dagster_taskiq_kit.code_locations.code_location import CodeLocation, told
+from dagster_taskiq_kit.vocabulary.errors import ConfigurationError
 
 ETL, ML = CodeLocation("etl", "{}", None), CodeLocation("ml", "{}", None)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dagster_taskiq_kit.code_matching import Served, is_served, location_for
-from dagster_taskiq_kit.errors import AmbiguousCode, CodeNotServed
-from dagster_taskiq_kit.messages import CodeName
-from dagster_taskiq_kit.worker.interpreter import environment_for, is_own
+from dagster_taskiq_kit.code_locations.code_matching import Served, is_served, location_for
+from dagster_taskiq_kit.vocabulary.errors import AmbiguousCode, CodeNotServed
+from dagster_taskiq_kit.vocabulary.messages import CodeName
+from dagster_taskiq_kit.worker.warm.interpreter import environment_for, is_own
 
 NORTH = Served("north", ["module:definitions"], ["clean", "north_only"])
 SOUTH = Served("south", ["module:definitions"], ["clean"])

@@ -8,6 +8,7 @@ import pytest
 from dagster_taskiq_kit.broker.buckets import BUCKETS_S
 from dagster_taskiq_kit.broker.histograms import Histogram
 from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.config.settings import QueueObjective, TaskiqSettings
 from dagster_taskiq_kit.exporter import sources
 from dagster_taskiq_kit.exporter.collector import OTHER, BrokerReading, collect
 from dagster_taskiq_kit.exporter.families import Families
@@ -20,7 +21,6 @@ from dagster_taskiq_kit.health.snapshot import (
     Snapshot,
     WorkerReading,
 )
-from dagster_taskiq_kit.settings import QueueObjective, TaskiqSettings
 
 SERVER = ServerReading("Valkey 9", 0.001)
 

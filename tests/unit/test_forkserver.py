@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from dagster_taskiq_kit.worker.forkserver import ForkServer
-from dagster_taskiq_kit.worker.wire import PatientWire
+from dagster_taskiq_kit.worker.process.forkserver import ForkServer
+from dagster_taskiq_kit.worker.process.wire import PatientWire
 
 
 class Maker:
@@ -84,7 +84,7 @@ def test_no_child_is_made_while_its_number_is_on_its_way(server, maker):
 
 def test_of_too_many_children_the_youngest_goes(server, monkeypatch):
     killed = []
-    monkeypatch.setattr("dagster_taskiq_kit.worker.forkserver.kill_tree", killed.append)
+    monkeypatch.setattr("dagster_taskiq_kit.worker.process.forkserver.kill_tree", killed.append)
     server._obey({"op": "spare", "count": 2})
     server._keep_spares()
     assert killed == [max(server._children)]

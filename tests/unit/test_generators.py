@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from dagster_taskiq_kit.worker.generators import chosen_seeds_noted, found_generators, reseed
+from dagster_taskiq_kit.worker.warm.generators import chosen_seeds_noted, found_generators, reseed
 
 MADE = {
     "random": random.Random,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from dagster_taskiq_kit.config.settings import QueueObjective, TaskiqSettings
 from dagster_taskiq_kit.health.findings import Severity, summary, worst
 from dagster_taskiq_kit.health.rules import RULES, judge, judge_absence
 from dagster_taskiq_kit.health.snapshot import (
@@ -16,7 +17,6 @@ from dagster_taskiq_kit.health.snapshot import (
     Snapshot,
     WorkerReading,
 )
-from dagster_taskiq_kit.settings import QueueObjective, TaskiqSettings
 
 OK, WARN, ERROR = Severity.OK, Severity.WARN, Severity.ERROR
 GIB = 2**30

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from dagster_taskiq_kit.worker import warmth
-from dagster_taskiq_kit.worker.import_effects import Effect, Effects, ImportWatch
+from dagster_taskiq_kit.worker.warm import warmth
+from dagster_taskiq_kit.worker.warm.import_effects import Effect, Effects, ImportWatch
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_a_thread_of_a_library_that_is_not_known_is_told_and_never_forked():
 def test_a_library_that_does_not_bear_a_fork_is_found_by_trying(monkeypatch):
     threads = Effects(native_threads=[Effect("a thread of a library", ("root", "json.machine"))])
     monkeypatch.setattr(warmth, "TRIALS", {"json": lambda: True})
-    monkeypatch.setattr("dagster_taskiq_kit.worker.trials.TRIALS", {"json": lambda: True})
+    monkeypatch.setattr("dagster_taskiq_kit.worker.warm.trials.TRIALS", {"json": lambda: True})
     assert warmth.judge(threads, "auto").warm
-    monkeypatch.setattr("dagster_taskiq_kit.worker.trials.TRIALS", {"json": lambda: False})
+    monkeypatch.setattr("dagster_taskiq_kit.worker.warm.trials.TRIALS", {"json": lambda: False})
     verdict = warmth.judge(threads, "auto")
     assert verdict.unsafe == {"json"}
     assert verdict.why == ["json: a forked child that computes with it fails"]

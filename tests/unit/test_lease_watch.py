@@ -1,9 +1,9 @@
 """Who is silent, by looks at renewals; the clock is the test's."""
 
 from dagster_taskiq_kit.broker import records
-from dagster_taskiq_kit.duties.lease_watch import LeaseWatch, Look
-from dagster_taskiq_kit.duties.turns import Turn
-from dagster_taskiq_kit.first_seen import FirstSeen
+from dagster_taskiq_kit.host.first_seen import FirstSeen
+from dagster_taskiq_kit.worker.duties.lease_watch import LeaseWatch, Look
+from dagster_taskiq_kit.worker.duties.turns import Turn
 
 LEASE_S, RENEW_S = 15, 3
 

@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_taskiq_kit.errors import MessageError
-from dagster_taskiq_kit.messages import CodeName, RunMessage, StepMessage, decode, encode, kind_of
-from dagster_taskiq_kit.states import Kind
+from dagster_taskiq_kit.vocabulary.errors import MessageError
+from dagster_taskiq_kit.vocabulary.messages import (
+    CodeName,
+    RunMessage,
+    StepMessage,
+    decode,
+    encode,
+    kind_of,
+)
+from dagster_taskiq_kit.vocabulary.states import Kind
 
 CODE = CodeName("job", "location", "repository", "module:m")
 

@@ -14,10 +14,10 @@ from dagster._core.snowflake_partner import (
     SNOWFLAKE_PARTNER_ENV_VAR,
 )
 
-from dagster_taskiq_kit import dagster_seam as seam
-from dagster_taskiq_kit.code_targets import CodeTargets, code_locations
-from dagster_taskiq_kit.messages import CodeName
-from dagster_taskiq_kit.prepared_jobs import PreparedJobs
+from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.vocabulary.messages import CodeName
+from dagster_taskiq_kit.worker.code_targets import CodeTargets, code_locations
+from dagster_taskiq_kit.worker.warm.prepared_jobs import PreparedJobs
 
 CODE = Path(__file__).parent / "code" / "planned_jobs.py"
 PREPARED = [

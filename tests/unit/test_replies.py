@@ -5,7 +5,7 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from dagster_taskiq_kit.broker.replies import REFUSED, TRANSIENT, code_of, translate
-from dagster_taskiq_kit.errors import BrokerRefused, BrokerUnavailable, UnfitServer
+from dagster_taskiq_kit.vocabulary.errors import BrokerRefused, BrokerUnavailable, UnfitServer
 
 URL = "redis://:secret@h/0"
 

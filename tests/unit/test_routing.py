@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_taskiq_kit.errors import ConfigurationError
-from dagster_taskiq_kit.routing import Route, StepRoutes, run_route
-from dagster_taskiq_kit.settings import TaskiqSettings
-from dagster_taskiq_kit.states import BANDS, band_of_priority
+from dagster_taskiq_kit.config.routing import Route, StepRoutes, run_route
+from dagster_taskiq_kit.config.settings import TaskiqSettings
+from dagster_taskiq_kit.vocabulary.errors import ConfigurationError
+from dagster_taskiq_kit.vocabulary.states import BANDS, band_of_priority
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dagster_taskiq_kit.errors import ConfigurationError
-from dagster_taskiq_kit.masking import masked
-from dagster_taskiq_kit.settings import QueueObjective, TaskiqSettings
+from dagster_taskiq_kit.config.settings import QueueObjective, TaskiqSettings
+from dagster_taskiq_kit.vocabulary.errors import ConfigurationError
+from dagster_taskiq_kit.vocabulary.masking import masked
 
 
 def resolve(explicit=None, environ=None):
@@ -59,7 +59,7 @@ def test_passwords_are_never_shown():
 
 
 def test_settings_made_by_hand_leave_open_what_the_environment_says(monkeypatch):
-    from dagster_taskiq_kit.health_reading import deployment
+    from dagster_taskiq_kit.dagster_health.health_reading import deployment
 
     monkeypatch.setenv("DAGSTER_TASKIQ_URL", "redis://there:1/0")
     monkeypatch.setenv("DAGSTER_TASKIQ_NAMESPACE", "staging")

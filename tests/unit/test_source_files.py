@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from dagster_taskiq_kit import dagster_seam as seam
-from dagster_taskiq_kit.code_location import CodeLocation
-from dagster_taskiq_kit.source_files import Root, SourceFiles, is_own_source
+from dagster_taskiq_kit.code_locations.code_location import CodeLocation
+from dagster_taskiq_kit.code_locations.source_files import Root, SourceFiles, is_own_source
+from dagster_taskiq_kit.dagster_internals import names as seam
 
 CODE = """
 import dagster as dg

@@ -2,7 +2,7 @@
 
 from dagster_taskiq_kit.broker.keys import KEYS, Keys, lua_key_functions
 from dagster_taskiq_kit.broker.scripts import load_script
-from dagster_taskiq_kit.states import OWNED, TERMINAL, TRANSITIONS, State
+from dagster_taskiq_kit.vocabulary.states import OWNED, TERMINAL, TRANSITIONS, State
 
 SCRIPTS = (
     "begin", "cancel", "cancel_message", "claim", "exhume", "finish", "guard", "leases", "pause", "prune", "purge", "renew", "reprioritize", "requeue", "rescue", "restore", "restate",

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dagster_taskiq_kit.errors import WorkerFailed
+from dagster_taskiq_kit.vocabulary.errors import WorkerFailed
 from dagster_taskiq_kit.worker import supervision
 from dagster_taskiq_kit.worker.supervision import Supervision
 

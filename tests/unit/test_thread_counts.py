@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagster_taskiq_kit.worker import thread_counts
+from dagster_taskiq_kit.worker.warm import thread_counts
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""What an operator writes, understood: settings, urls, files, the words of dagster-celery."""

@@ -1,0 +1,1 @@
+"""Health as Dagster and an operator see it: assets, checks, sensors, stuck runs, doctor."""

@@ -1,0 +1,1 @@
+"""The stack of ``dagster-taskiq dev``: an embedded broker, workers, and Dagster's UI."""

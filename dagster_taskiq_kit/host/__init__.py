@@ -1,0 +1,1 @@
+"""What the kit needs of the machine it runs on: clocks, processes, signals."""

@@ -1,0 +1,1 @@
+"""From a run that Dagster launches to a message on a queue."""

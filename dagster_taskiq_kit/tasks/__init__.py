@@ -1,0 +1,1 @@
+"""The queue in users' own hands: a resource, and taskiq tasks of their own."""

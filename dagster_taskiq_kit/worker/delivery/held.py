@@ -1,0 +1,91 @@
+"""One delivery that a worker holds, from its claim to its end, and what was decided about it.
+
+Invariant: a delivery is held from the moment in which its claim was answered, so that a renewal
+names it, a cancel finds it and a drain gives it back, whether or not it has a process yet.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...broker.records import Delivery
+from ...vocabulary.messages import Message
+from ..process.fork_client import Execution, ForkServerClient
+
+_LAST_BYTES = 4_096
+_LAST_LINES = 10
+
+
+class Held:
+    """One delivery and what was decided about it so far.
+
+    Args:
+        delivery: What was claimed.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.message: Message | None = None
+        self.server: ForkServerClient | None = None
+        #: Its process, once it has one.
+        self.execution: Execution | None = None
+        #: The delivery by which the message runs here already, when the broker forgot that.
+        self.forgotten: Held | None = None
+        #: Somebody follows it to its end.
+        self.followed = False
+        self.began = False
+        self.cancelled = False
+        #: A run whose executor can go on elsewhere where its log left off.
+        self.resumable = False
+        self.given_back = False
+        #: The fork server killed it because nobody renewed the lease.
+        self.expired = False
+        #: Why it was killed for exceeding a limit.
+        self.limit = ""
+        self.timer: asyncio.TimerHandle | None = None
+        #: Where its step writes ``out`` and ``err``, once it does.
+        self.output_files: Mapping[str, str] = {}
+        #: Its outcome is on its way to the broker.
+        self.ending = False
+        #: Its record has ended, or is not ours: nothing more is to be written for it.
+        self.over = False
+        #: It was decided that it shall not go on.
+        self.stopped = asyncio.Event()
+        #: Its process is gone and nothing of it is held any more.
+        self.gone = asyncio.Event()
+
+    def send(self, number: int) -> None:
+        """Send a signal to its process; without one, have it not begin."""
+        self.stopped.set()
+        if self.server is not None and self.execution is not None:
+            self.server.signal(self.execution.key, number)
+
+    def last_lines(self) -> str:
+        """Return the end of what its step wrote to stderr, for whoever asks why it died."""
+        if "err" not in self.output_files:
+            return ""
+        try:
+            with Path(self.output_files["err"]).open("rb") as written:
+                written.seek(0, os.SEEK_END)
+                written.seek(max(0, written.tell() - _LAST_BYTES))
+                lines = written.read().decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return "\nLast lines of its stderr:\n" + "\n".join(lines[-_LAST_LINES:]) if lines else ""
+
+
+def death_in_words(exit_code: int | None) -> str:
+    """Return how a process died that said nothing itself.
+
+    Args:
+        exit_code: As of ``waitpid``, negative for a signal; None when its fork server died first.
+    """
+    if exit_code is None:
+        return "Its process was killed because the fork server died or did not answer."
+    if exit_code >= 0:
+        return f"Its process left with exit code {exit_code} and without a word."
+    name = signal.Signals(-exit_code).name
+    hint = " The kernel does that when memory runs out." if name == "SIGKILL" else ""
+    return f"Its process was killed by {name}.{hint}"

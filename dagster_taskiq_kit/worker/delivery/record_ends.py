@@ -1,0 +1,100 @@
+"""How a delivery's record leaves this worker.
+
+Invariant: a transition is repeated until the broker answers. It is idempotent and this worker's to
+make; where the broker refuses for good, the lease ends, and the child with it.
+"""
+
+import asyncio
+import logging
+import socket
+from typing import Any, TypeVar
+
+from ...broker import records
+from ...broker.connection import AsyncConnection
+from ...broker.records import Delivery
+from ...broker.scripts import Call
+from ...config.settings import TaskiqSettings
+from ...vocabulary.errors import BrokerError, BrokerUnavailable
+from ...vocabulary.states import State
+from .held import Held
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_INSIST_PAUSE_S = 1.0
+
+
+class RecordEnds:
+    """Ends the records of one worker's deliveries, or gives them back.
+
+    Args:
+        worker_id: The worker.
+        settings: The deployment.
+        connection: The broker.
+    """
+
+    def __init__(
+        self, worker_id: str, settings: TaskiqSettings, connection: AsyncConnection
+    ) -> None:
+        self._worker_id = worker_id
+        self._settings = settings
+        self._connection = connection
+
+    async def requeue(self, delivery: Delivery, reason: str, *, counts: bool) -> None:
+        """Give a delivery back to its queue.
+
+        Args:
+            delivery: The delivery.
+            reason: What happened to it.
+            counts: Whether it is one of the few that a message may have without an outcome.
+        """
+        await self.insist(
+            records.requeue(
+                delivery.task_id,
+                delivery.token,
+                reason,
+                self._settings.outcome_ttl_s,
+                counts=counts,
+            )
+        )
+
+    def last_words(self, reason: str) -> dict[str, Any]:
+        """Return what is said of a step that this worker itself has ended."""
+        host = socket.gethostname()
+        return {"reason": reason, "worker": self._worker_id, "host": host, "gone": True}
+
+    async def finish(
+        self, held: Held, outcome: State, detail: dict[str, Any], dead: str = ""
+    ) -> None:
+        """End a record.
+
+        Args:
+            held: The delivery.
+            outcome: A terminal state, or LOST.
+            detail: What the orchestrator and an operator may want to know.
+            dead: Why its payload shall go to the dead letters; '' for not.
+        """
+        delivery = held.delivery
+        finish = records.finish(
+            delivery.task_id,
+            delivery.token,
+            outcome,
+            detail,
+            self._settings.outcome_ttl_s,
+            dead_letter=dead,
+        )
+        # It may be that the broker forgot it since the last renewal.
+        if await self.insist(finish) == "revoked" and held.began:
+            restate = records.restate(delivery, self._worker_id)
+            if await self.insist(restate) == "ok":
+                await self.insist(finish)
+
+    async def insist(self, call: Call[T]) -> T:
+        """Repeat a transition until the broker answers."""
+        while True:
+            try:
+                return await self._connection.run(call)
+            except BrokerError as error:
+                logger.warning("%s", error, extra={"action": "broker_away"})
+                if not isinstance(error, BrokerUnavailable):
+                    await asyncio.sleep(_INSIST_PAUSE_S)

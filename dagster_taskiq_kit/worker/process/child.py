@@ -1,0 +1,318 @@
+"""The child: the process in which a run or a step really executes, used once.
+
+Invariant: this is the only file that runs user code, and it does so only after the worker answered
+``go`` for this message (``claimed -> running``). While the child lives, only it writes events of
+its step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from ...broker.connection import expect_to_be_let_in
+from ...config.routing import old_tags_note
+from ...dagster_internals import names as seam
+from ...dagster_internals.postgres.outages import open_instance_through_outages
+from ...dagster_internals.postgres.pool import connect_ahead, know_shard
+from ...vocabulary.errors import CodeError, NotInLoadedCode
+from ...vocabulary.messages import Message, RunMessage, StepMessage, TaskMessage, from_data
+from ...vocabulary.states import Kind, State
+from ..place import Place
+from ..warm.prepared_jobs import PreparedJobs
+from .code_notes import warn, warn_of_other_code
+from .lifecycle import LINGER_S, leave, threads_left
+from .wire import Wire
+
+_STEP_ENDS = {
+    dg.DagsterEventType.STEP_SUCCESS: State.SUCCEEDED,
+    dg.DagsterEventType.STEP_FAILURE: State.FAILED,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY: State.FAILED,
+}
+
+#: An output is announced, then stored.
+_OUTPUTS = {dg.DagsterEventType.STEP_OUTPUT, dg.DagsterEventType.HANDLED_OUTPUT}
+
+#: Characters of an error that travel with the end of a message.
+_MOST_SAID = 65_536
+
+_SETTLE_PAUSE_S = 0.1
+#: Threads that are about to end when their step does are nothing to speak of.
+_THREADS_MAY_TAKE_S = 1.0
+
+Outcome = tuple[State, Mapping[str, Any]]
+
+
+class NotAllowed(Exception):
+    """The worker did not answer ``go``: the message is cancelled or somebody else's now."""
+
+
+def serve_one(
+    code: seam.LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance, wire: Wire
+) -> None:
+    """Wait for one message, execute it, report, and leave the process; never returns.
+
+    Args:
+        code: The code location, already loaded.
+        prepared: Plans of its jobs.
+        instance: The Dagster instance, without open connections.
+        wire: To the fork server.
+    """
+    message: Message | None = None
+    try:
+        packet = wire.receive()
+        if packet is not None and packet["op"] == "connect":
+            connect_ahead(instance)
+            packet = wire.receive()
+        if packet is None:
+            os._exit(0)
+        message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
+        outcome, detail = _execute(
+            code, prepared, instance, wire, message, Place(**packet["place"])
+        )
+        wire.send(op="done", outcome=outcome.value, detail=dict(detail))
+    except NotAllowed:
+        pass
+    except (KeyboardInterrupt, seam.DagsterExecutionInterruptedError):
+        wire.send(op="done", outcome=State.CANCELLED.value, detail={"reason": "Interrupted."})
+    except BaseException as error:  # noqa: BLE001  (the last word of this process)
+        refused = isinstance(error, CodeError)
+        info = seam.serializable_error_info_from_exc_info(sys.exc_info())
+        reason = str(error) if refused else info.to_string()
+        _tell_end(instance, message, State.REFUSED if refused else State.CRASHED, reason, wire)
+    finally:
+        try:
+            _say_what_is_left(instance, message)
+        finally:
+            leave()
+
+
+def refuse_one(error: CodeError, wire: Wire) -> None:
+    """Wait for one message, say why it cannot be executed here, and leave; never returns.
+
+    Args:
+        error: Why the code location could not be loaded.
+        wire: To the fork server.
+    """
+    try:
+        packet = wire.receive()
+        if packet is not None and packet["op"] == "connect":
+            packet = wire.receive()  # there is nothing to connect for
+        if packet is None:
+            os._exit(0)
+        message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
+        wire.send(op="begin")
+        _wait_for_go(wire)
+        try:
+            with open_instance_through_outages() as instance:
+                _tell_end(instance, message, State.REFUSED, str(error), wire)
+        except Exception as also:  # noqa: BLE001  (an instance that cannot be opened)
+            _tell_end(None, message, State.REFUSED, f"{error}\nIts run is not told: {also}", wire)
+    except NotAllowed:
+        pass
+    finally:
+        leave()
+
+
+def _tell_end(
+    instance: dg.DagsterInstance | None,
+    message: Message | None,
+    outcome: State,
+    reason: str,
+    wire: Wire,
+) -> None:
+    """Say why it ended, in the run's log and, whatever becomes of that, to the worker."""
+    try:
+        if instance is not None and message is not None:
+            _fail_run(instance, message, reason)
+    except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
+        reason = f"{reason}\nIts run could not be told: {also}"
+    wire.send(op="done", outcome=outcome.value, detail={"reason": reason[-_MOST_SAID:]})
+
+
+def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> None:
+    """Say in the run's own log why it cannot be executed: nobody else would."""
+    if isinstance(message, RunMessage):
+        run = instance.get_run_by_id(message.run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, reason)
+
+
+def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> None:
+    """Say in the run's log which threads keep this process from leaving, once."""
+    if message is None or isinstance(message, TaskMessage):
+        return
+    until_s = time.monotonic() + _THREADS_MAY_TAKE_S
+    while (left := threads_left()) and time.monotonic() < until_s:
+        time.sleep(_SETTLE_PAUSE_S)
+    run = instance.get_run_by_id(message.run_id) if left else None
+    step_key = message.step_key if isinstance(message, StepMessage) else None
+    if run is not None:
+        whose = f"Step {step_key!r}" if step_key else "The run"
+        instance.report_engine_event(
+            f"{whose} has ended and left threads running ({', '.join(left)}): its process "
+            f"{os.getpid()} is killed after {LINGER_S:g} s. Stop them, or make them daemons.",
+            run,
+            step_key=step_key,
+        )
+
+
+def _wait_for_go(wire: Wire) -> None:
+    answer = wire.receive()
+    if answer is None or answer["op"] != "go":
+        raise NotAllowed
+    expect_to_be_let_in()
+
+
+def _execute(
+    code: seam.LoadedCode,
+    prepared: PreparedJobs,
+    instance: dg.DagsterInstance,
+    wire: Wire,
+    message: Message,
+    place: Place,
+) -> Outcome:
+    if isinstance(message, TaskMessage):
+        wire.send(op="begin")
+        _wait_for_go(wire)
+        return _execute_task(message)
+    with seam.capture_interrupts():
+        # Asked now and answered while the run is read, so that the permission costs no time.
+        wire.send(op="begin")
+        run = instance.get_run_by_id(message.run_id)
+        _wait_for_go(wire)
+        if isinstance(message, RunMessage) and message.settle_s:
+            _settle(message.settle_s)
+            run = instance.get_run_by_id(message.run_id)
+        if run is None:
+            return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
+        job = code.job(message.code)
+        if isinstance(message, StepMessage):
+            seam.say_where_steps_run(str(place), {**place.metadata(), "code": code.fingerprint})
+            warn_of_other_code(instance, run, code, place, message.step_key)
+            try:
+                return _execute_step(prepared, instance, run, message, job, wire)
+            except seam.StepNotThere:
+                what = f"step {message.step_key!r} in job {message.code.job!r}"
+                raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
+        return _execute_run(instance, run, message, job, place, wire, code)
+
+
+def _execute_task(message: TaskMessage) -> Outcome:
+    from .user_task import execute_task
+
+    result = execute_task(message)
+    if result.is_err:
+        return State.FAILED, {"reason": f"{type(result.error).__name__}: {result.error}"}
+    return State.SUCCEEDED, {}
+
+
+def _settle(seconds: float) -> None:
+    """Wait, unless this process is told to end."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        if seam.check_captured_interrupt():
+            raise seam.DagsterExecutionInterruptedError
+        time.sleep(_SETTLE_PAUSE_S)
+
+
+def _execute_step(
+    prepared: PreparedJobs,
+    instance: dg.DagsterInstance,
+    run: seam.DagsterRun,
+    message: StepMessage,
+    job: Any,
+    wire: Wire,
+) -> Outcome:
+    know_shard(instance, run.run_id)
+    outputs, end = 0, None
+    for event in seam.step_events(instance, run, message, job, prepared.find):
+        if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
+            outputs += 1
+        if message.tell_outputs and event.event_type in _OUTPUTS:
+            wire.send(op="output")
+        if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
+            wire.send(op="prints", files=seam.output_files(instance, run.run_id, event))
+        end = _STEP_ENDS.get(event.event_type, end)
+        if event.is_resource_init_failure:
+            end = State.FAILED  # the orchestrator writes the end that belongs to it
+    if end is not None:
+        return end, {"outputs": outputs}
+    if run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
+        return State.CANCELLED, {"reason": f"The run is {run.status.value}."}
+    return State.REFUSED, {
+        "reason": f"Attempt {message.attempt} of step {message.step_key!r} has begun before.",
+        "begun_before": True,
+    }
+
+
+def _execute_run(
+    instance: dg.DagsterInstance,
+    run: seam.DagsterRun,
+    message: RunMessage,
+    job: Any,
+    place: Place,
+    wire: Wire,
+    code: seam.LoadedCode,
+) -> Outcome:
+    status = dg.DagsterRunStatus
+    if run.is_finished:
+        return State.REFUSED, {"reason": f"The run is over: {run.status.value}."}
+    if run.status is status.CANCELING:
+        instance.report_run_canceled(run)
+        return State.CANCELLED, {"reason": "The run was cancelled before it began."}
+    if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
+        return State.REFUSED, {"reason": "The run is executing elsewhere."}
+    resume = run.status is status.STARTED
+    resumable = seam.can_resume(job)
+    if resume and not resumable:
+        sentence = (
+            f"The process of this run ended before the run did, and its executor "
+            f"{seam.executor_name(job)!r} cannot resume: it would execute finished steps again. "
+            "Use taskiq_executor, or turn on run_retries and tag the run with dagster/max_retries."
+        )
+        instance.report_run_failed(run, sentence)
+        return State.FAILED, {"reason": sentence}
+    wire.send(op="runs", resumable=resumable)
+    metadata = {"code": dg.MetadataValue.text(code.fingerprint)}
+    instance.report_engine_event(str(place), run, seam.EngineEventData(metadata=metadata))
+    warn_of_other_code(instance, run, code, place)
+    if not resumable:
+        _note_old_tags(instance, run)  # else its orchestrator does
+    _resume_nothing_that_is_over(instance)
+    succeeded = seam.execute_run(instance, message, job, resume=resume)
+    after = instance.get_run_by_id(run.run_id)
+    if after is not None and not after.is_finished and _was_cancelled(instance, run.run_id):
+        # RUN_START was written after RUN_CANCELING: Dagster took the status back to STARTED.
+        instance.report_run_canceled(after)
+        return State.CANCELLED, {"reason": "The run was cancelled in the moment it began."}
+    return (State.SUCCEEDED if succeeded else State.FAILED), {}
+
+
+def _resume_nothing_that_is_over(instance: dg.DagsterInstance) -> None:
+    """Have an interrupted run that has ended meanwhile, by its maximum runtime, not be resumed.
+
+    Dagster asks whether it will be before it looks whether it has ended, and says so in its log.
+    """
+    will_resume = instance.run_will_resume
+
+    def will_resume_what_is_open(run_id: str) -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and not run.is_finished and will_resume(run_id)
+
+    instance.run_will_resume = will_resume_what_is_open  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _note_old_tags(instance: dg.DagsterInstance, run: seam.DagsterRun) -> None:
+    note = old_tags_note(run.tags)
+    if note is not None:
+        warn(instance, run, note)
+
+
+def _was_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:
+    canceling = {dg.DagsterEventType.RUN_CANCELING}
+    return bool(instance.get_records_for_run(run_id, of_type=canceling, limit=1).records)

@@ -1,0 +1,361 @@
+"""The fork server: parent, reaper and deadline-keeper of the children of one code location.
+
+Invariant: it is single-threaded, runs no user code after the import, holds no open connection when
+it forks, and nothing in its loop waits for anybody: what worker or child do not take now is sent
+later. A child's death is known from ``waitpid`` and nothing else; what it has started ends with it.
+When the worker's end of the wire is gone, all children are killed and it leaves. When the
+deadline that the worker gave it passes, every child at work is killed: a frozen, swapped-out or
+cut-off worker leaves nothing behind that others may execute again.
+
+It imports Dagster and the user's code once, makes and warms one instance, rehearses a step, and
+forks children ahead of need; a child inherits all of that. Where children cannot share what the
+code began when it was imported, or it wants another interpreter, they import for themselves
+(``warmth.py``); the protocol is the same.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Sequence
+
+from ...host.boot_time import boot_time_s
+from ...host.process_tree import (
+    adopt_orphans,
+    children_of,
+    group_lives,
+    kill,
+    kill_group,
+    kill_tree,
+)
+from .children import Child, Left
+from .guardian import Guardian
+from .lifecycle import HELPERS_LINGER_S, LINGER_S, when_parent_dies
+from .makers import Maker
+from .wire import Packet, PatientWire
+
+_SPARE_IDLE_S = 300.0
+_TICK_S = 1.0
+#: After a start, no child is made for so long: how many are wanted now is on its way.
+_HOLD_S = 0.01
+#: So soon after a start the next one is near, and the child for it connects ahead.
+_NEXT_IS_NEAR_S = 1.0
+#: A worker that has so much unread hears no child until it has read it: the child waits, not we.
+_MOST_UNSENT_BYTES = 1_048_576
+#: What is read of a worker in one turn, in chunks.
+_MOST_CHUNKS = 16
+_KILL_AGAIN_S = 0.01
+#: How often to look whether what a child left behind has ended.
+_HELPERS_LOOK_S = 0.02
+#: What the selector knows the wire to the worker and the wake-up of signals by; a child by its pid.
+_WORKER, _SIGNALS = -1, -2
+
+
+class ForkServer:
+    """Forks, hands out, watches and reaps children.
+
+    Args:
+        worker: The wire to the worker.
+        maker: Makes one child.
+    """
+
+    def __init__(self, worker: PatientWire, maker: Maker) -> None:
+        self._worker = worker
+        self._maker = maker
+        self._spare_wanted = 1
+        self._last_start_s = time.monotonic()
+        self._children: dict[int, Child] = {}
+        self._by_key: dict[str, Child] = {}
+        #: Children that left by themselves, whose helpers have a moment to do so, by pid.
+        self._leaving: dict[int, Left] = {}
+        #: Boot time at which nobody vouches for the children any more; None when nothing is said.
+        self._deadline_s: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._guardian = Guardian(worker)
+
+    def serve(self) -> None:
+        """Serve until the worker is gone; returns when no child is left."""
+        adopt_orphans()
+        # From here on the end of the wire tells that the worker is gone: the kernel's signal would
+        # leave no time to kill what the children have started.
+        when_parent_dies(0)
+        wake_read, wake_write = socket.socketpair()
+        wake_read.setblocking(False)
+        wake_write.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # The worker decides when we end; a Ctrl-C in a terminal reaches it too.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wake_read, selectors.EVENT_READ, _SIGNALS)
+        self._maker.inherit_not = [wake_read, wake_write]
+        self._guardian.begin([], [])
+        try:
+            while True:
+                timeout_s = min(self._keep_spares(), self._patience_s())
+                if self._leaving:
+                    timeout_s = min(timeout_s, _HELPERS_LOOK_S)
+                self._connect_the_next()
+                self._choose_interests()
+                ready = {event.data: mask for event, mask in self._selector.select(timeout_s)}
+                if ready.pop(_SIGNALS, 0):
+                    with contextlib.suppress(BlockingIOError):
+                        wake_read.recv(4096)
+                # First of all: after a freeze, what arrived is as old as the freeze.
+                self._hear_worker(ready.pop(_WORKER, 0))
+                for pid, mask in ready.items():
+                    self._attend_to(self._children[pid], mask)
+                self._end_the_lingering()
+                self._reap()
+                self._end_helpers()
+                self._guardian.flush()
+        except EOFError:
+            pass
+        finally:
+            self._kill_all()
+
+    def _choose_interests(self) -> None:
+        """Select for reading where we read, and for writing where something is unsent."""
+        full = self._worker.unsent_bytes >= _MOST_UNSENT_BYTES
+        self._select_for(self._worker, _WORKER, reads=True)
+        for child in self._children.values():
+            self._select_for(child.wire, child.pid, reads=not full and not child.deaf)
+
+    def _select_for(self, wire: PatientWire, data: int, *, reads: bool) -> None:
+        events = (selectors.EVENT_READ if reads else 0) | (
+            selectors.EVENT_WRITE if wire.unsent_bytes else 0
+        )
+        known = self._selector.get_map().get(wire.fileno())
+        if known is None:
+            if events:
+                self._selector.register(wire, events, data)
+        elif not events:
+            self._selector.unregister(wire)
+        elif events != known.events:
+            self._selector.modify(wire, events, data)
+
+    def _attend_to(self, child: Child, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            child.wire.flush()
+        if mask & selectors.EVENT_READ:
+            self._hear(child)
+
+    # -- orders of the worker
+
+    def _hear_worker(self, mask: int) -> None:
+        """Take what the worker said, deadlines first: one may be newer than that which passed.
+
+        Raises:
+            EOFError: The worker is gone.
+        """
+        packets: list[Packet] = []
+        if mask & selectors.EVENT_WRITE:
+            self._worker.flush()
+        if mask & selectors.EVENT_READ:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(_MOST_CHUNKS):
+                    packets += self._worker.arrived()
+        deadlines = [packet for packet in packets if packet["op"] == "deadline"]
+        for packet in deadlines:
+            self._deadline_s = packet["boot_time_s"]
+            self._worker.send(op="vouched")
+        self._keep_deadline()
+        for packet in packets:
+            self._obey(packet)
+
+    def _obey(self, packet: Packet) -> None:
+        operation = packet["op"]
+        if operation == "start":
+            child = self._take_spare()
+            key: str = packet["key"]
+            child.key = key
+            self._by_key[key] = child
+            self._last_start_s = time.monotonic()
+            self._worker.send(op="started", key=key, pid=child.pid)
+            child.wire.send(**packet)
+        elif operation in ("go", "stop"):
+            child = self._by_key.get(packet["key"])
+            if child is not None:
+                child.wire.send(op=operation)
+                if operation == "stop":
+                    child.gone_by_s = time.monotonic() + LINGER_S
+        elif operation == "signal":
+            child = self._by_key.get(packet["key"])
+            if child is not None and packet["signal"] == signal.SIGKILL:
+                kill_tree(child.pid)
+            elif child is not None:
+                # To it alone: it ends what it has started, in its own order.
+                kill(child.pid, packet["signal"])
+        elif operation == "spare":
+            self._spare_wanted = packet["count"]
+
+    def _patience_s(self) -> float:
+        if self._deadline_s is None:
+            return _TICK_S
+        return max(0.0, min(_TICK_S, self._deadline_s - boot_time_s()))
+
+    def _keep_deadline(self) -> None:
+        if self._deadline_s is None or boot_time_s() < self._deadline_s:
+            return
+        # What is started after this is vouched for by the next renewal.
+        self._deadline_s = None
+        for child in self._by_key.values():
+            kill_tree(child.pid)
+            self._worker.send(op="expired", key=child.key)
+
+    def _take_spare(self) -> Child:
+        return self._next_spare() or self._make()
+
+    def _next_spare(self) -> Child | None:
+        waiting = self._waiting()
+        return min(waiting, key=lambda child: child.since_s) if waiting else None
+
+    def _connect_the_next(self) -> None:
+        """Have the child that is next connect while others work; one, so that few sit idle."""
+        child = self._next_spare()
+        near = time.monotonic() - self._last_start_s < _NEXT_IS_NEAR_S
+        if child is not None and near and self._by_key and not child.connects:
+            child.connects = True
+            child.wire.send(op="connect")
+
+    def _waiting(self) -> Sequence[Child]:
+        return [c for c in self._children.values() if c.key is None and not c.leaving]
+
+    # -- children
+
+    def _make(self) -> Child:
+        ours, theirs = socket.socketpair()
+        pid = self._maker.make(
+            theirs,
+            [self._worker, self._guardian, ours, *(c.wire for c in self._children.values())],
+        )
+        self._guardian.tell(pid, lives=True)
+        theirs.close()
+        child = Child(pid, PatientWire(ours))
+        self._children[pid] = child
+        child.wire.send(op="guarded")
+        return child
+
+    def _keep_spares(self) -> float:
+        """Make or end one waiting child; return in how many seconds to look again.
+
+        One a turn, so that orders are never kept waiting.
+        """
+        waiting = self._waiting()
+        since_start_s = time.monotonic() - self._last_start_s
+        idle = since_start_s > _SPARE_IDLE_S
+        least = min(1, self._spare_wanted) if idle else self._spare_wanted
+        # One more than is wanted may stay: it is there already.
+        missing, too_many = least - len(waiting), len(waiting) - max(1, least)
+        if missing > 0:
+            if since_start_s < _HOLD_S:
+                return _HOLD_S - since_start_s
+            self._make()
+        elif too_many > 0:
+            # The oldest is next, and has perhaps connected already.
+            youngest = max(waiting, key=lambda child: child.since_s)
+            youngest.leaving = True
+            kill_tree(youngest.pid)
+        return 0.0 if missing > 1 or too_many > 1 else _TICK_S
+
+    def _hear(self, child: Child) -> bool:
+        """Pass on what a child said; returns whether there was anything."""
+        try:
+            for packet in child.wire.arrived():
+                self._worker.send(**packet, key=child.key)
+                if packet["op"] == "done":
+                    child.gone_by_s = time.monotonic() + LINGER_S
+        except BlockingIOError:
+            return False
+        except EOFError:
+            child.leaving = child.deaf = True
+            return False
+        return True
+
+    def _end_the_lingering(self) -> None:
+        """Kill children that do not leave though their message has ended."""
+        for child in self._by_key.values():
+            if child.gone_by_s is not None and time.monotonic() > child.gone_by_s:
+                child.gone_by_s = None
+                self._worker.send(op="lingered", key=child.key)
+                kill_tree(child.pid)
+
+    def _reap(self) -> None:
+        """Take in which children have ended."""
+        ended = False
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            ended = True
+            if pid == self._guardian.pid:
+                self._guardian.begin(
+                    list(self._children), [child.wire for child in self._children.values()]
+                )
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._take_leave(child)
+                by_itself = child.key is not None and status == 0
+                by_s = time.monotonic() + (HELPERS_LINGER_S if by_itself else 0.0)
+                self._leaving[pid] = Left(child, status, usage, by_s)
+        if ended:
+            self._end_helpers()
+            self._kill_orphans()
+
+    def _take_leave(self, child: Child) -> None:
+        # Its last words may still stand in the socket, which others may hold open.
+        while not child.deaf and self._hear(child):
+            pass
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.wire)
+        child.wire.close()
+
+    def _end_helpers(self) -> None:
+        """Kill what children that have ended left in their group, after a moment to end itself."""
+        for pid, left in list(self._leaving.items()):
+            if time.monotonic() < left.by_s and group_lives(pid):
+                continue
+            kill_group(pid)
+            del self._leaving[pid]
+            self._guardian.tell(pid, lives=False)
+            if left.child.key is not None:
+                del self._by_key[left.child.key]
+                self._worker.send(
+                    op="exited",
+                    key=left.child.key,
+                    pid=pid,
+                    exit_code=os.waitstatus_to_exitcode(left.status),
+                    cpu_s=left.usage.ru_utime + left.usage.ru_stime,
+                    max_rss_kib=left.usage.ru_maxrss,
+                )
+            self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Kill what children that have ended left behind; it is a child of ours now.
+
+        A living child is the parent of its own orphans. What the user's code started when it was
+        imported is of our session, and stays; what is of a session whose leader has just left has
+        a moment.
+        """
+        spared = {os.getsid(0), *self._leaving}
+        for pid in children_of(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                if pid not in self._children and os.getsid(pid) not in spared:
+                    kill_tree(pid)
+
+    def _kill_all(self) -> None:
+        """Kill what is below, until nothing is; the guardian leaves by itself."""
+        while children := [p for p in children_of(os.getpid()) if p != self._guardian.pid]:
+            for pid in children:
+                kill_tree(pid)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            time.sleep(_KILL_AGAIN_S)
+        for pid in self._children:
+            self._guardian.tell(pid, lives=False)

@@ -1,0 +1,118 @@
+"""What a process of ours does first and last; nothing here imports Dagster.
+
+Invariant: a child leads its own session (so its whole group can be killed), ends with its parent,
+is the parent of whatever below it has lost its own (so all of it is found), has default signal
+handlers, and finalizes only what was registered in itself.
+"""
+
+import atexit
+import ctypes
+import gc
+import logging
+import multiprocessing.util
+import os
+import signal
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+from ...host.process_tree import adopt_orphans
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+#: What ``ps`` shows.
+CHILD, FORK_SERVER, GUARDIAN = "child", "fork server", "guardian"
+
+#: How long the process of a message that has ended may take to leave.
+LINGER_S = 10.0
+#: How long what it has started may take to end with it, as resource trackers do.
+HELPERS_LINGER_S = 1.0
+
+
+def become_child() -> None:
+    """Turn a fresh process into a child that has started nothing and that no guardian knows yet."""
+    when_parent_dies(signal.SIGKILL)
+    os.setsid()
+    show_as(CHILD)
+    adopt_orphans()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # What the fork server registered is its own to finalize; what the step registers is ours.
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_end_at_signals)
+    gc.enable()
+
+
+def be_guarded() -> None:
+    """Have the kernel stop this child, instead of kill it, when its fork server dies.
+
+    For a child that its guardian knows of, before it executes any code that may start something:
+    whoever kills it then finds all of that below it.
+    """
+    when_parent_dies(signal.SIGSTOP)
+
+
+def _end_at_signals() -> None:
+    """Give what a step forks the handlers of signals that a fresh process has.
+
+    Dagster's own, which only notes that it was told to end, would leave a worker of a pool waiting.
+    """
+    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    for number, default in defaults.items():
+        module = getattr(signal.getsignal(number), "__module__", None) or ""
+        if module.startswith("dagster."):
+            signal.signal(number, default)
+
+
+def when_parent_dies(number: int) -> None:
+    """On Linux, have the kernel send this process a signal when its parent dies; 0 for none."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def show_as(name: str) -> None:
+    """On Linux, give this process a name for ``ps -o comm``; a fork has its parent's.
+
+    Args:
+        name: At most 15 bytes.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+
+
+def threads() -> int:
+    """Return how many threads this process has; where it is not known, more than one."""
+    return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 2
+
+
+def threads_left() -> list[str]:
+    """Return the names of the threads that an interpreter would wait for at its end."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
+
+
+def leave() -> None:
+    """End the process: do what an interpreter does at its end, then leave by ``os._exit``.
+
+    What is left behind by a step can make that last for ever (a thread, an exit handler, a pool, a
+    reader of stdout that is gone); its fork server kills it then.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+        logging.shutdown()  # it was registered before the fork, and is this process's all the same
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)

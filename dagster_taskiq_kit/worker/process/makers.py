@@ -1,0 +1,147 @@
+"""How children are made: forked with the user's code, or without it.
+
+Invariant: a child has its own end of the wire and no other descriptor of its fork server's, and
+executes no code of the user's before its guardian knows of it.
+"""
+
+import json
+import os
+import socket
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import dagster as dg
+
+from ...code_locations.code_location import CodeLocation
+from ...code_locations.source_files import SourceFiles
+from ...dagster_internals import names as seam
+from ...dagster_internals.postgres import pool as instance_pool
+from ...dagster_internals.postgres.event_insert import write_events_shortly
+from ...dagster_internals.postgres.outages import open_instance_through_outages
+from ...dagster_internals.postgres.repeated_statements import repeat_what_broke
+from ...vocabulary.errors import CodeLoadFailed
+from ..warm.generators import found_generators, reseed
+from ..warm.prepared_jobs import PreparedJobs
+from ..warm.rehearsal import rehearse
+from .child import refuse_one, serve_one
+from .lifecycle import be_guarded, become_child
+from .wire import Wire
+
+
+class Maker(ABC):
+    """Forks the children of one code location from this process."""
+
+    def __init__(self) -> None:
+        #: What the fork server holds open beside its wires.
+        self.inherit_not: list[Any] = []
+
+    def make(self, control: socket.socket, not_theirs: list[Any]) -> int:
+        """Make one child that waits on ``control``; returns its pid.
+
+        Args:
+            control: The child's end of the wire.
+            not_theirs: What it must not hold open.
+        """
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            become_child()
+            for end in (*not_theirs, *self.inherit_not):
+                end.close()
+            wire = Wire(control)
+            if wire.receive() is not None:
+                be_guarded()
+                self._serve(wire)
+        finally:
+            os._exit(70)
+
+    @abstractmethod
+    def _serve(self, control: Wire) -> None:
+        """Serve one message in the child; never returns."""
+
+
+class WarmMaker(Maker):
+    """Forks children of a process that has everything loaded.
+
+    Args:
+        code: The user's code.
+        prepared: Plans of its jobs.
+        instance: The instance, disconnected.
+    """
+
+    def __init__(
+        self, code: seam.LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance
+    ) -> None:
+        super().__init__()
+        self._loaded = (code, prepared, instance)
+        self._generators = found_generators()
+
+    def _serve(self, control: Wire) -> None:
+        reseed(self._generators)
+        serve_one(*self._loaded, control)
+
+
+class LayeredMaker(Maker):
+    """Forks children that import the user's code themselves, and all else with it already there.
+
+    Args:
+        location: The code location, as JSON.
+        instance: The instance, disconnected.
+    """
+
+    def __init__(self, location: str, instance: dg.DagsterInstance) -> None:
+        super().__init__()
+        self._location = location
+        self._instance = instance
+
+    def _serve(self, control: Wire) -> None:
+        reseed(found_generators())
+        began_s = time.monotonic()
+        try:
+            code, prepared = import_code(self._location, self._instance, prepare=False)
+        except CodeLoadFailed as error:
+            refuse_one(error, control)
+        else:
+            control.send(op="imported", seconds=time.monotonic() - began_s)
+            serve_one(code, prepared, self._instance, control)
+
+
+def open_base() -> dg.DagsterInstance:
+    """Make all that a child needs beside the user's code; returns the instance, disconnected.
+
+    To be called before code is loaded: the rehearsal changes what Dagster thinks is being loaded.
+    """
+    seam.write_compute_logs_without_mirror()
+    rehearse()
+    seam.keep_reconstructed_code()
+    instance = open_instance_through_outages()
+    instance_pool.pool_connections(instance)
+    instance_pool.warm_instance(instance)
+    write_events_shortly(instance)
+    repeat_what_broke(instance)
+    instance_pool.close_connections(instance)
+    return instance
+
+
+def import_code(
+    location: str, instance: dg.DagsterInstance, *, prepare: bool
+) -> tuple[seam.LoadedCode, PreparedJobs]:
+    """Import the user's code.
+
+    Args:
+        location: The code location, as JSON.
+        instance: The instance of :func:`open_base`; it is disconnected afterwards, too.
+        prepare: Whether to plan all of its jobs, which is worth it for many children.
+
+    Raises:
+        CodeLoadFailed: The code did not import.
+    """
+    code = seam.load_code(CodeLocation(**json.loads(location)), instance)
+    code.fingerprint = SourceFiles(code.source_roots()).read().fingerprint
+    prepared = PreparedJobs()
+    if prepare:
+        prepared.prepare(code, instance)
+        instance_pool.close_connections(instance)
+    return code, prepared
