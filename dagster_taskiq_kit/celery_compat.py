@@ -11,7 +11,7 @@ import dagster as dg
 
 from .config.celery_config import translate
 from .config.dagster_config import celery_fields
-from .dagster_internals import names as seam
+from .dagster_internals import names as internals
 from .launching.launcher import TaskiqRunLauncher
 from .orchestration.executor import TaskiqExecutor, executor_fields, make_executor
 from .vocabulary.tags import CELERY_ALIASES, PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
@@ -36,7 +36,7 @@ __all__ = [
     config_schema={**executor_fields(), **celery_fields()},
     requirements=dg.multiple_process_executor_requirements(),
 )
-def celery_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
+def celery_executor(context: internals.InitExecutorContext) -> TaskiqExecutor:
     """``taskiq_executor``, with the fields of dagster-celery's ``celery_executor``.
 
     Raises:

@@ -6,8 +6,6 @@ missed ring costs the orchestrator one slow poll, never a step.
 
 import json
 import logging
-import select
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +13,8 @@ from typing import Any, cast
 import redis
 import redis.exceptions
 
+from ..host.library_internals import socket_of
+from ..host.polling import readable
 from ..vocabulary.messages import UNREADABLE
 from ..vocabulary.states import State
 from .connection import SyncConnection, understand
@@ -98,10 +98,8 @@ class Bell:
             listening.send_command(
                 "XREAD", "COUNT", _MAX_RINGS, "BLOCK", 0, "STREAMS", self._key, self._last_id
             )
-        # redis-py shows the socket under no public name, and only select waits for others as well.
-        listening_socket = cast("socket.socket", listening._sock)
         if not listening.can_read(0):
-            select.select([listening_socket, *also], [], [], max(0.0, timeout_s))
+            readable([socket_of(listening), *also], timeout_s)
             if not listening.can_read(0):
                 return []
         answer = listening.read_response()

@@ -130,15 +130,15 @@ def _run_job(stack: DevStack, job: str, workspaces: Sequence[str]) -> bool:
     import dagster as dg
 
     from ..broker.connection import SyncConnection
-    from ..dagster_internals import names as seam
+    from ..dagster_internals.workspaces import launch_job, workspace_of
     from ..dev.job_watch import JobWatch, trace_table
 
     began_s = time.monotonic()
     with (
         dg.DagsterInstance.get() as instance,
-        seam.workspace_of(instance, workspaces) as workspace,
+        workspace_of(instance, workspaces) as workspace,
     ):
-        run_id = seam.launch_job(instance, workspace, job)
+        run_id = launch_job(instance, workspace, job)
         click.echo(f"launched  {job} as run {run_id}")
         broker = SyncConnection(stack.settings)
         watch = JobWatch(instance, run_id, click.echo, broker)

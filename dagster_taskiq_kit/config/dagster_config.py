@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from .settings import ENV_PREFIX, LIMITS, QueueObjective, TaskiqSettings
 
 
@@ -35,7 +35,7 @@ class _FloatSource(dg.ScalarUnion):
         try:
             return float(said or "")
         except ValueError:
-            raise seam.PostProcessingError(
+            raise internals.PostProcessingError(
                 f"The environment variable {name} must hold a number; it is "
                 + ("not set." if said is None else f"{said!r}.")
             ) from None
@@ -95,7 +95,7 @@ def limit_fields() -> dict[str, dg.Field]:
     """Return the fields that say how a run's steps may be executed, each optional."""
     return {
         "retries": dg.Field(
-            seam.get_retries_config().config_type,
+            internals.get_retries_config().config_type,
             is_required=False,
             description="Whether retries are enabled (default) or disabled.",
         ),
@@ -104,8 +104,8 @@ def limit_fields() -> dict[str, dg.Field]:
             is_required=False,
             description="Steps of one run at once; null for no limit (default).",
         ),
-        "tag_concurrency_limits": seam.get_tag_concurrency_limits_config(),
-        "step_dependency_config": seam.get_step_dependency_config_field(),
+        "tag_concurrency_limits": internals.get_tag_concurrency_limits_config(),
+        "step_dependency_config": internals.get_step_dependency_config_field(),
         "worker_lost_retries": dg.Field(
             dg.IntSource,
             is_required=False,

@@ -12,6 +12,7 @@ from ..code_locations.code_location import AS_TOLD
 from ..code_locations.code_matching import Served, is_served
 from ..config.settings import TaskiqSettings
 from ..dagster_internals.postgres.connection_limits import most_database_connections
+from ..dagster_internals.postgres.event_insert import why_as_shipped
 from ..health.findings import Finding, Severity
 from ..health.rules import judge
 from ..health.snapshot import Snapshot
@@ -72,6 +73,16 @@ def _storage(instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Findi
         + (f"; workers run on {first_few(hosts)}." if many else "."),
         "Set storage.postgres in dagster.yaml.",
     )
+
+
+def _event_insert(instance: dg.DagsterInstance, _snapshot: Snapshot) -> Iterator[Finding]:
+    why = why_as_shipped(instance)
+    if why:
+        yield _finding(
+            "event_insert", Severity.WARN, why,
+            "A step costs a little more. Install a dagster-postgres of the range that "
+            "dagster-taskiq-kit is made for.",
+        )  # fmt: skip
 
 
 def _launcher(instance: dg.DagsterInstance, _snapshot: Snapshot) -> Iterator[Finding]:
@@ -258,5 +269,6 @@ def _io_managers(
 
 
 _LOOKS: Sequence[Callable[[dg.DagsterInstance, Snapshot], Iterator[Finding]]] = (
-    _storage, _launcher, _monitoring, _retries, _run_limit, _logs, _connections, _warm,
+    _storage, _event_insert, _launcher, _monitoring, _retries, _run_limit, _logs,
+    _connections, _warm,
 )  # fmt: skip

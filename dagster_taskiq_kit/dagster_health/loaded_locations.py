@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from ..dagster_internals import names as seam
+from ..dagster_internals.workspaces import workspace_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def loaded_locations(
     Raises:
         ConfigurationError: A workspace file is not there.
     """
-    with seam.workspace_of(instance, workspaces) as workspace:
+    with workspace_of(instance, workspaces) as workspace:
         return [
             _loaded(name, entry)
             for name, entry in sorted(workspace.get_code_location_entries().items())

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 
 from ..config.settings import TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..dagster_internals.postgres.connection_limits import (
     most_database_connections,
     used_database_connections,
@@ -116,11 +116,11 @@ def _failed_ticks(instance: dg.DagsterInstance, since_s: float) -> Mapping[str, 
     """
     counts = {"sensor": 0, "schedule": 0}
     states = instance.all_instigator_state()
-    on = [state for state in states if state.status is not seam.InstigatorStatus.STOPPED]
+    on = [state for state in states if state.status is not internals.InstigatorStatus.STOPPED]
     for state in on[:_MOST_INSTIGATORS]:
         failed = instance.get_ticks(
             state.instigator_origin_id, state.selector_id,
-            after=since_s, limit=_MOST_FAILURES, statuses=[seam.TickStatus.FAILURE],
+            after=since_s, limit=_MOST_FAILURES, statuses=[internals.TickStatus.FAILURE],
         )  # fmt: skip
         kind = state.instigator_type.value.lower()
         counts[kind] = counts.get(kind, 0) + len(failed)

@@ -21,7 +21,7 @@ from ..broker.guards import check_instance
 from ..broker.readings import Record
 from ..broker.waiting_notes import WaitingNotes
 from ..config.settings import TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..dagster_internals.postgres.pool import instance_id
 from ..health.findings import start_worker
 from ..health.snapshot import Snapshot, WorkerReading
@@ -80,7 +80,7 @@ class StuckRun:
         resumes: How often it was resumed: an action is done once for each.
     """
 
-    run: seam.DagsterRun
+    run: internals.DagsterRun
     cause: Cause
     since_s: float
     sentence: str
@@ -120,7 +120,7 @@ class RunHealth:
 
 @dataclass(frozen=True)
 class _Open:
-    run: seam.DagsterRun
+    run: internals.DagsterRun
     for_s: float
     #: By a clock that is ahead of ours: how long it is so, nobody knows.
     from_the_future: bool = False
@@ -373,7 +373,7 @@ def _was_taken_from_queue(event: dg.DagsterEvent | None) -> bool:
     return "queue" in getattr(data, "metadata", {})
 
 
-def stuck_mark(run: seam.DagsterRun, cause: Cause, resumes: int) -> str:
+def stuck_mark(run: internals.DagsterRun, cause: Cause, resumes: int) -> str:
     """Return what marks a run, in its tag, as one that was called stuck for a cause.
 
     Dagster copies tags to the runs that it retries: the mark names the run that it is about.

@@ -14,7 +14,7 @@ import dagster as dg
 from ..broker import readings, records
 from ..broker.connection import SyncConnection
 from ..config.settings import TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..health.snapshot import read_snapshot
 from ..launching.launcher import TaskiqRunLauncher
 from ..vocabulary.errors import BrokerError, ConfigurationError
@@ -151,7 +151,7 @@ class StuckRunActions:
 
     def _choose(
         self, stuck: StuckRun
-    ) -> tuple[StuckRunPolicy, Callable[[seam.DagsterRun, StuckRun], None]]:
+    ) -> tuple[StuckRunPolicy, Callable[[internals.DagsterRun, StuckRun], None]]:
         policy, report = StuckRunPolicy, (StuckRunPolicy.REPORT, self._nothing)
         if self._policy is policy.REPORT or self._monitor_acts_on(stuck):
             return report
@@ -172,14 +172,14 @@ class StuckRunActions:
         """Return whether Dagster's run monitoring resumes or fails it without us."""
         return stuck.cause is Cause.NO_PROCESS and self._instance.run_monitoring_enabled
 
-    def _nothing(self, _run: seam.DagsterRun, _stuck: StuckRun) -> None:
+    def _nothing(self, _run: internals.DagsterRun, _stuck: StuckRun) -> None:
         """Only say it."""
 
-    def _resume(self, run: seam.DagsterRun, stuck: StuckRun) -> None:
+    def _resume(self, run: internals.DagsterRun, stuck: StuckRun) -> None:
         # The launcher needs no workspace to resume; the sensor has none.
         self._instance.resume_run(run.run_id, cast("Any", None), stuck.resumes + 1)
 
-    def _cancel(self, run: seam.DagsterRun, _stuck: StuckRun) -> None:
+    def _cancel(self, run: internals.DagsterRun, _stuck: StuckRun) -> None:
         if run.status is not STATUS.CANCELING:
             self._instance.run_launcher.terminate(run.run_id)
             return
@@ -187,7 +187,7 @@ class StuckRunActions:
         if not self._executed_by_a_live_worker(run):
             self._instance.report_run_canceled(run)
 
-    def _re_execute(self, run: seam.DagsterRun, stuck: StuckRun) -> None:
+    def _re_execute(self, run: internals.DagsterRun, stuck: StuckRun) -> None:
         self._stop_messages(run)
         if _MAX_RETRIES_TAG not in run.tags:
             self._instance.add_run_tags(run.run_id, {_MAX_RETRIES_TAG: "1"})
@@ -195,16 +195,16 @@ class StuckRunActions:
             run, f"{stuck.sentence} It is failed so that Dagster's run retries begin it anew."
         )
 
-    def _stop_messages(self, run: seam.DagsterRun) -> None:
+    def _stop_messages(self, run: internals.DagsterRun) -> None:
         ttl_s = self._broker.settings.outcome_ttl_s
         self._broker.run(records.cancel(run.run_id, whole_run=True, outcome_ttl_s=ttl_s))
 
-    def _executed_by_a_live_worker(self, run: seam.DagsterRun) -> bool:
+    def _executed_by_a_live_worker(self, run: internals.DagsterRun) -> bool:
         ids: Sequence[str] = readings.open_messages(self._broker, [run.run_id])[run.run_id]
         held = [record for record in readings.fetch_all(self._broker, ids).values() if record]
         workers = {record.worker for record in held if record.state in OWNED}
         live = {each.card.worker_id for each in read_snapshot(self._broker).live_workers}
         return bool(workers & live)
 
-    def _say(self, run: seam.DagsterRun, sentence: str) -> None:
+    def _say(self, run: internals.DagsterRun, sentence: str) -> None:
         self._instance.report_engine_event(sentence, run, cls=type(self))

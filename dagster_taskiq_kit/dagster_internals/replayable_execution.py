@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import dagster as dg
 
-from . import names as seam
+from . import names as internals
+from .log_events import pool_of
 
 
-class ReplayableExecution(seam.ActiveExecution):
+class ReplayableExecution(internals.ActiveExecution):
     """Dagster's state machine of a plan, which can be brought to where a log left off.
 
     Dagster's own ``rebuild_from_events`` raises on a skip, on a delayed retry and on a full pool.
@@ -22,7 +23,7 @@ class ReplayableExecution(seam.ActiveExecution):
 
     def replay(
         self, events: Iterable[tuple[dg.DagsterEvent, float]]
-    ) -> Sequence[seam.ExecutionStep]:
+    ) -> Sequence[internals.ExecutionStep]:
         """Replay a run's prior events, without claiming pools and without waiting.
 
         Args:
@@ -75,7 +76,7 @@ class ReplayableExecution(seam.ActiveExecution):
         The claims of the former orchestrator are known to the storage only.
         """
         ours = self._instance_concurrency_context
-        found = (seam.pool_of(cast("seam.ExecutionStep", step)) for step in self._plan.steps)
+        found = (pool_of(cast("internals.ExecutionStep", step)) for step in self._plan.steps)
         pools = {pool for pool in found if pool is not None}
         if ours is None or not pools:
             return

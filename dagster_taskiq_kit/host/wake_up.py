@@ -7,10 +7,11 @@ time.
 
 import contextlib
 import os
-import select
 import signal
 import threading
 from collections.abc import Sequence
+
+from .polling import readable
 
 
 class WakeUp:
@@ -50,5 +51,5 @@ class WakeUp:
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a signal, or until the time is up."""
-        select.select(self.descriptors(), [], [], timeout_s)
+        readable(self.descriptors(), timeout_s)
         self.clear()

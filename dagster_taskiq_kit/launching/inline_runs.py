@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..vocabulary.tags import INLINE_TAG
 
 #: A run whose code server died has nobody who could end it; run monitoring does after this.
@@ -35,10 +35,10 @@ class InlineRuns:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        self._launcher = seam.DefaultRunLauncher()
+        self._launcher = internals.DefaultRunLauncher()
         self._launcher.register_instance(instance)
 
-    def takes(self, run: seam.DagsterRun) -> bool:
+    def takes(self, run: internals.DagsterRun) -> bool:
         """Return whether a run that is to be launched is inline."""
         if not run.asset_check_selection or run.execution_plan_snapshot_id is None:
             return False
@@ -46,10 +46,10 @@ class InlineRuns:
         chosen = set(plan.step_keys_to_execute)
         return all_inline(step.tags for step in plan.steps if step.key in chosen)
 
-    def launch(self, context: seam.LaunchRunContext) -> None:
+    def launch(self, context: internals.LaunchRunContext) -> None:
         """Have the run's code server execute it."""
         run = context.dagster_run
-        self._instance.add_run_tags(run.run_id, {seam.MAX_RUNTIME_SECONDS_TAG: str(_MOST_S)})
+        self._instance.add_run_tags(run.run_id, {internals.MAX_RUNTIME_SECONDS_TAG: str(_MOST_S)})
         self._instance.report_engine_event(
             "Every step of this run is inline: its code server executes it, without the queue.",
             run,
@@ -57,7 +57,7 @@ class InlineRuns:
         )
         self._launcher.launch_run(context)
 
-    def terminate(self, run: seam.DagsterRun) -> bool:
+    def terminate(self, run: internals.DagsterRun) -> bool:
         """Have the code server end a run; returns whether it heard that."""
         return bool(self._launcher.terminate(run.run_id))
 
@@ -67,6 +67,6 @@ class InlineRuns:
             self._launcher.dispose()
 
 
-def launched_inline(run: seam.DagsterRun) -> bool:
+def launched_inline(run: internals.DagsterRun) -> bool:
     """Return whether a run was given to its code server."""
-    return seam.GRPC_INFO_TAG in run.tags
+    return internals.GRPC_INFO_TAG in run.tags

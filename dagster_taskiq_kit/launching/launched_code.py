@@ -7,7 +7,8 @@ its files are on this machine, and were not written since. Else nothing is said.
 from collections.abc import Mapping
 
 from ..code_locations.source_files import SourceFiles
-from ..dagster_internals import names as seam
+from ..dagster_internals import code_locations
+from ..dagster_internals import names as internals
 from ..vocabulary.tags import CODE_TAG
 
 
@@ -17,13 +18,13 @@ class LaunchedCode:
     def __init__(self) -> None:
         self._files: dict[tuple[object, ...], SourceFiles] = {}
 
-    def tags(self, context: seam.LaunchRunContext) -> Mapping[str, str]:
+    def tags(self, context: internals.LaunchRunContext) -> Mapping[str, str]:
         """Return the tag for a run that is being launched; none where nothing is known.
 
         Args:
             context: What Dagster says of the launch.
         """
-        roots, loaded_at_s = seam.launched_source(context)
+        roots, loaded_at_s = code_locations.launched_source(context)
         if not roots or not loaded_at_s:
             return {}
         reading = self._files.setdefault(tuple(roots), SourceFiles(roots)).read()

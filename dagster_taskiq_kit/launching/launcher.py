@@ -28,7 +28,7 @@ from ..config.dagster_config import (
     settings_fields,
 )
 from ..config.settings import LIMITS, TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..dagster_internals.postgres.pool import instance_id
 from ..host.first_seen import FirstSeen
 from ..vocabulary.errors import BrokerError, BrokerUnavailable
@@ -57,7 +57,7 @@ _DEAD = {
 }
 
 
-class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
+class TaskiqRunLauncher(internals.RunLauncher, internals.ConfigurableClass):
     """Launches runs on taskiq workers.
 
     Configured in ``dagster.yaml``::
@@ -80,7 +80,9 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     #: Whether the configuration may be as dagster-celery's was.
     _tolerant = False
 
-    def __init__(self, inst_data: seam.ConfigurableClassData | None = None, **config: Any) -> None:
+    def __init__(
+        self, inst_data: internals.ConfigurableClassData | None = None, **config: Any
+    ) -> None:
         self._inst_data = inst_data
         where = f"config of {type(self).__name__}"
         found = translate(config, where=where, tolerant=self._tolerant)
@@ -102,7 +104,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
     # -- what Dagster's instance asks of a configurable class
 
     @property
-    def inst_data(self) -> seam.ConfigurableClassData | None:
+    def inst_data(self) -> internals.ConfigurableClassData | None:
         """Dagster's own record of the configuration."""
         return self._inst_data
 
@@ -113,7 +115,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: seam.ConfigurableClassData, config_value: Mapping[str, Any]
+        cls, inst_data: internals.ConfigurableClassData, config_value: Mapping[str, Any]
     ) -> Self:
         """Build the launcher from ``dagster.yaml``."""
         return cls(inst_data=inst_data, **config_value)
@@ -138,7 +140,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
 
     # -- launch and resume
 
-    def launch_run(self, context: seam.LaunchRunContext) -> None:
+    def launch_run(self, context: internals.LaunchRunContext) -> None:
         """Queue a run; with the broker away its log says so, and the reconciler queues it later.
 
         Raises:
@@ -151,7 +153,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             tags = self._launched_code.tags(context)
             self._queue(context.dagster_run, resume_no=0, tags=tags)
 
-    def resume_run(self, context: seam.ResumeRunContext) -> None:
+    def resume_run(self, context: internals.ResumeRunContext) -> None:
         """Queue a run again, to go on where its log left off; errors as for :meth:`launch_run`."""
         self._queue(context.dagster_run, resume_no=context.resume_attempt_number or 1)
 
@@ -161,7 +163,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         return True
 
     def _queue(
-        self, run: seam.DagsterRun, resume_no: int, tags: Mapping[str, str] | None = None
+        self, run: internals.DagsterRun, resume_no: int, tags: Mapping[str, str] | None = None
     ) -> None:
         try:
             submission = RunSubmission(self._instance, self.broker, self.settings)
@@ -212,7 +214,7 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
         """Dagster's run monitoring may ask how a run is."""
         return True
 
-    def check_run_worker_health(self, run: seam.DagsterRun) -> seam.CheckRunHealthResult:
+    def check_run_worker_health(self, run: internals.DagsterRun) -> internals.CheckRunHealthResult:
         """Say how the process of a run is, from its record alone.
 
         Raises:
@@ -220,16 +222,16 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
                 UNKNOWN.)
         """
         if launched_inline(run):
-            return seam.CheckRunHealthResult(
-                seam.WorkerStatus.RUNNING, "Its code server executes it; it is in no queue."
+            return internals.CheckRunHealthResult(
+                internals.WorkerStatus.RUNNING, "Its code server executes it; it is in no queue."
             )
         resumes = self._resumes(run.run_id)
         record = self._latest_record(run.run_id, resumes)
-        status = seam.WorkerStatus
+        status = internals.WorkerStatus
         if resumes and (record is None or record.task_id != run_task_id(run.run_id, resumes)):
             # Run monitoring decided it and the broker could not take it then. Were it dead, the
             # next attempt would be spent on the same outage.
-            return seam.CheckRunHealthResult(
+            return internals.CheckRunHealthResult(
                 status.RUNNING, f"Resume {resumes} is to be queued by a worker's reconciler."
             )
         if record is None:
@@ -240,32 +242,32 @@ class TaskiqRunLauncher(seam.RunLauncher, seam.ConfigurableClass):
             self._instance.report_run_canceled(run)
         if record.state in _DEAD:
             reason = record.detail.get("reason", "")
-            return seam.CheckRunHealthResult(
+            return internals.CheckRunHealthResult(
                 status.FAILED,
                 f"{_DEAD[record.state]}. {reason}".strip(),
                 run_worker_id=record.task_id,
             )
-        return seam.CheckRunHealthResult(
+        return internals.CheckRunHealthResult(
             status.RUNNING, self._whereabouts(record), run_worker_id=record.task_id
         )
 
-    def _without_record(self, run_id: str) -> seam.CheckRunHealthResult:
+    def _without_record(self, run_id: str) -> internals.CheckRunHealthResult:
         """Say how a run is that has no record: a broker that forgot it is told again soon."""
         young_s = 2 * self.settings.lease_s
         missing_s = self._missing.look_at(run_id, so=True)
         age_s = readings.namespace_age_s(self.broker, _HEALTH_GIVE_UP_S)
         # An age below 0 is of a clock that was set back since: it says nothing.
         if missing_s < young_s or 0 <= age_s < young_s:
-            return seam.CheckRunHealthResult(
-                seam.WorkerStatus.RUNNING, f"No record; it is missed for {missing_s:.0f} s."
+            return internals.CheckRunHealthResult(
+                internals.WorkerStatus.RUNNING, f"No record; it is missed for {missing_s:.0f} s."
             )
-        return seam.CheckRunHealthResult(
-            seam.WorkerStatus.FAILED, "The broker has no record of this run."
+        return internals.CheckRunHealthResult(
+            internals.WorkerStatus.FAILED, "The broker has no record of this run."
         )
 
     def get_run_worker_debug_info(
         self,
-        run: seam.DagsterRun,
+        run: internals.DagsterRun,
         include_container_logs: bool | None = True,  # noqa: ARG002, FBT002  (Dagster's signature)
     ) -> str | None:
         """Return what the broker knows of a run's process, for Dagster's UI and logs."""

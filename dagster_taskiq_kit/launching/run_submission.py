@@ -12,7 +12,8 @@ from ..broker import readings, records
 from ..broker.connection import SyncConnection
 from ..config.routing import run_route
 from ..config.settings import TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import code_locations
+from ..dagster_internals import names as internals
 from ..vocabulary import messages
 from ..vocabulary.messages import RunMessage
 from ..vocabulary.states import Kind, State
@@ -37,7 +38,7 @@ class RunSubmission:
 
     def submit(
         self,
-        run: seam.DagsterRun,
+        run: internals.DagsterRun,
         resume_no: int,
         by: type,
         tags: Mapping[str, str] | None = None,
@@ -54,7 +55,7 @@ class RunSubmission:
             ConfigurationError: A tag can never work, or the run has no origin.
             BrokerError: The broker cannot take it now.
         """
-        code = seam.code_name(run)
+        code = code_locations.code_name(run)
         route = run_route(self._settings, run.tags, code.location)
         before = self._before(run.run_id, resume_no)
         uncertain = before is not None and before.state is State.LOST and not before.gone
@@ -82,7 +83,7 @@ class RunSubmission:
         self._instance.report_engine_event(
             f"Queued the run on {route}.",
             run,
-            seam.EngineEventData(
+            internals.EngineEventData(
                 metadata={
                     "queue": dg.MetadataValue.text(route.queue),
                     "priority": dg.MetadataValue.int(route.priority),

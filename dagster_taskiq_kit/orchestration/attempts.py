@@ -11,7 +11,8 @@ import dagster as dg
 
 from ..broker.bells import Ring
 from ..broker.readings import Record
-from ..dagster_internals import names as seam
+from ..dagster_internals import log_events
+from ..dagster_internals import names as internals
 from ..vocabulary.states import OWNED, State
 
 STEP_ENDS = frozenset(
@@ -43,17 +44,17 @@ class Limits:
         worker_lost_retries: Retries of a step beyond its own policy, when its worker was lost.
     """
 
-    retries: seam.RetryMode
+    retries: internals.RetryMode
     max_concurrent: int | None
     tag_concurrency_limits: list[dict[str, Any]]
-    step_dependency_config: seam.StepDependencyConfig
+    step_dependency_config: internals.StepDependencyConfig
     worker_lost_retries: int = 0
 
     def write_end(
         self,
-        context: seam.IStepContext,
-        error: seam.SerializableErrorInfo,
-        known_state: seam.KnownExecutionState,
+        context: internals.IStepContext,
+        error: internals.SerializableErrorInfo,
+        known_state: internals.KnownExecutionState,
         *,
         lost: bool,
         refused: bool,
@@ -75,10 +76,10 @@ class Limits:
         by_policy = policy.max_retries if policy else 0
         allowed = by_policy + (self.worker_lost_retries if lost else 0)
         if self.retries.disabled or refused or before >= allowed:
-            seam.write_step_failure(context, error)
+            log_events.write_step_failure(context, error)
             return
         delay_s = policy.calculate_delay(before + 1) if policy and before < by_policy else 0.0
-        seam.write_step_up_for_retry(context, error, max(delay_s, settle_s))
+        log_events.write_step_up_for_retry(context, error, max(delay_s, settle_s))
 
 
 @dataclass
@@ -98,7 +99,7 @@ class InFlight:
         since_s: Monotonic time of its submission.
     """
 
-    step: seam.ExecutionStep
+    step: internals.ExecutionStep
     task_id: str
     attempt: int
     position: int

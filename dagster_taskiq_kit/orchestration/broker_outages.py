@@ -9,7 +9,7 @@ from typing import Any
 
 from ..broker import records
 from ..broker.connection import SyncConnection
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..host.wake_up import WakeUp
 from ..vocabulary.errors import BrokerUnavailable, OlderWorkers
 
@@ -49,8 +49,8 @@ class BrokerOutages:
                     self._say(str(error))
                 self._said_of_older = str(error)
                 self._wake_up.wait(_PROBE_S)
-                if seam.check_captured_interrupt():
-                    raise seam.DagsterExecutionInterruptedError from error
+                if internals.check_captured_interrupt():
+                    raise internals.DagsterExecutionInterruptedError from error
             except BrokerUnavailable as error:
                 self.wait_out(error)
 
@@ -63,7 +63,7 @@ class BrokerOutages:
         self._say(f"{error} Waiting for it; steps that run go on.")
         # A server that loads, fails over or is full answers a ping; it is back when it can write.
         write = records.take_turn("probe", self._run_id)
-        while not seam.check_captured_interrupt():
+        while not internals.check_captured_interrupt():
             try:
                 self._broker.run(write, give_up_s=0)
             except BrokerUnavailable:
@@ -71,4 +71,4 @@ class BrokerOutages:
             else:
                 self._say("The broker is back.")
                 return
-        raise seam.DagsterExecutionInterruptedError
+        raise internals.DagsterExecutionInterruptedError

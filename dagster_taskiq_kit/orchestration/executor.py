@@ -18,7 +18,7 @@ from ..config.dagster_config import (
     settings_fields,
 )
 from ..config.settings import TaskiqSettings, laid_over
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..launching.inline_runs import all_inline
 from ..launching.launcher import TaskiqRunLauncher
 from .attempts import Limits
@@ -40,22 +40,24 @@ class TaskiqExecutor(dg.Executor):
         self._notes = notes
 
     @property
-    def retries(self) -> seam.RetryMode:
+    def retries(self) -> internals.RetryMode:
         """The retry mode of the run."""
         return self._limits.retries
 
     @property
-    def step_dependency_config(self) -> seam.StepDependencyConfig:
+    def step_dependency_config(self) -> internals.StepDependencyConfig:
         """When a step may begin."""
         return self._limits.step_dependency_config
 
     def execute(
-        self, plan_context: seam.PlanOrchestrationContext, execution_plan: seam.ExecutionPlan
+        self,
+        plan_context: internals.PlanOrchestrationContext,
+        execution_plan: internals.ExecutionPlan,
     ) -> Iterator[dg.DagsterEvent]:
         """Execute a plan; yields the run's events as they come into the log."""
         chosen = (execution_plan.get_step(h) for h in execution_plan.step_handles_to_execute)
         if all_inline(step.tags for step in chosen):
-            inline = seam.InProcessExecutor(retries=self.retries)
+            inline = internals.InProcessExecutor(retries=self.retries)
             yield from inline.execute(plan_context, execution_plan)
             return
         if not plan_context.resume_from_failure:
@@ -103,7 +105,7 @@ def make_executor(translated: Translated, instance: dg.DagsterInstance) -> Taski
     launcher = instance.run_launcher
     inherited = launcher.explicit_limits if isinstance(launcher, TaskiqRunLauncher) else {}
     limits = {**inherited, **given_limits(translated.settings)}
-    retries = seam.RetryMode.from_config(limits.get("retries") or {"enabled": {}})
+    retries = internals.RetryMode.from_config(limits.get("retries") or {"enabled": {}})
     assert retries is not None  # the schema lets no empty selector through
     return TaskiqExecutor(
         resolve_executor_settings(translated, instance),
@@ -111,7 +113,7 @@ def make_executor(translated: Translated, instance: dg.DagsterInstance) -> Taski
             retries=retries,
             max_concurrent=limits.get("max_concurrent"),
             tag_concurrency_limits=limits.get("tag_concurrency_limits") or [],
-            step_dependency_config=seam.StepDependencyConfig.from_config(
+            step_dependency_config=internals.StepDependencyConfig.from_config(
                 limits.get("step_dependency_config")
             ),
             worker_lost_retries=limits.get("worker_lost_retries", 0),
@@ -125,7 +127,7 @@ def make_executor(translated: Translated, instance: dg.DagsterInstance) -> Taski
     config_schema={**executor_fields(), **celery_fields()},
     requirements=dg.multiple_process_executor_requirements(),
 )
-def taskiq_executor(context: seam.InitExecutorContext) -> TaskiqExecutor:
+def taskiq_executor(context: internals.InitExecutorContext) -> TaskiqExecutor:
     """Executes each step on a taskiq worker, in a process of its own.
 
     Put it on your definitions::

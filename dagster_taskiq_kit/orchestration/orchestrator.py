@@ -21,7 +21,7 @@ from ..broker import readings, records
 from ..broker.bells import Bell, Ring
 from ..broker.connection import SyncConnection
 from ..config.settings import TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..dagster_internals.postgres.pool import pooled_connections
 from ..dagster_internals.replayable_execution import ReplayableExecution
 from ..host.wake_up import WakeUp
@@ -55,8 +55,8 @@ class Orchestrator:
 
     def __init__(
         self,
-        context: seam.PlanOrchestrationContext,
-        plan: seam.ExecutionPlan,
+        context: internals.PlanOrchestrationContext,
+        plan: internals.ExecutionPlan,
         settings: TaskiqSettings,
         limits: Limits,
     ) -> None:
@@ -97,7 +97,7 @@ class Orchestrator:
             contextlib.closing(self._broker),
             contextlib.closing(self._bell),
             self._wake_up,
-            seam.InstanceConcurrencyContext(self._context.instance, self._run) as pools,
+            internals.InstanceConcurrencyContext(self._context.instance, self._run) as pools,
             ReplayableExecution(
                 self._plan,
                 retry_mode=self._limits.retries,
@@ -133,7 +133,9 @@ class Orchestrator:
             return
         run = self._context.instance.get_run_by_id(self._run.run_id)
         if run is not None and run.is_finished:
-            raise seam.DagsterExecutionInterruptedError(f"The run is over: {run.status.value}.")
+            raise internals.DagsterExecutionInterruptedError(
+                f"The run is over: {run.status.value}."
+            )
 
     # -- beginning
 
@@ -264,7 +266,7 @@ class Orchestrator:
             if error is not None:
                 self._close(flight, error)
 
-    def _step(self, key: str) -> seam.ExecutionStep:
+    def _step(self, key: str) -> internals.ExecutionStep:
         return self._active.get_step_by_key(key)
 
     def _pass_on(self, event: dg.DagsterEvent) -> None:
@@ -273,10 +275,10 @@ class Orchestrator:
 
     # -- steps
 
-    def _task_id(self, step: seam.ExecutionStep, attempt: int) -> str:
+    def _task_id(self, step: internals.ExecutionStep, attempt: int) -> str:
         return messages.step_task_id(self._run.run_id, step.key, attempt)
 
-    def _submit(self, step: seam.ExecutionStep) -> None:
+    def _submit(self, step: internals.ExecutionStep) -> None:
         attempt = self._active.retry_state.get_attempt_count(step.key) + 1
         flight = InFlight(step, self._task_id(step, attempt), attempt, self._log.position)
         self._in_flight[step.key] = flight
@@ -331,14 +333,14 @@ class Orchestrator:
             reason = ring.detail.get("reason", "")
             sentence = f'Step "{flight.step.key}" {ENDINGS[ring.state]}{by}. {reason}'.rstrip()
             kind = WORKER_LOST if ring.lost and not ring.gone else None
-            error = seam.SerializableErrorInfo(sentence, stack=[], cls_name=kind)
+            error = internals.SerializableErrorInfo(sentence, stack=[], cls_name=kind)
             refused = ring.state is State.REFUSED and not ring.lost
             self._close(flight, error, lost=ring.lost, refused=refused)
 
     def _close(
         self,
         flight: InFlight,
-        error: seam.SerializableErrorInfo,
+        error: internals.SerializableErrorInfo,
         *,
         lost: bool = False,
         refused: bool = False,
@@ -395,4 +397,4 @@ class Orchestrator:
         )
 
     def _say(self, sentence: str) -> None:
-        dg.DagsterEvent.engine_event(self._context, sentence, seam.EngineEventData())
+        dg.DagsterEvent.engine_event(self._context, sentence, internals.EngineEventData())

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from ..dagster_internals import names as seam
+from ..dagster_internals import log_events
+from ..dagster_internals import names as internals
 
 _PAGE = 1_000
 _SMALL_PAGE = 100
@@ -112,9 +113,11 @@ class RunLog:
                     yield from (entry.event for entry in self._unseen(record))
             more = page.has_more and since < self.position
 
-    def _read(self, after: int, types: set[dg.DagsterEventType], limit: int) -> seam.EventLogPage:
+    def _read(
+        self, after: int, types: set[dg.DagsterEventType], limit: int
+    ) -> internals.EventLogPage:
         return self._instance.get_records_for_run(
-            self._run_id, seam.log_cursor(after), of_type=types, limit=limit
+            self._run_id, log_events.log_cursor(after), of_type=types, limit=limit
         )
 
     def _unseen(self, record: dg.EventLogRecord) -> Iterator[LogEntry]:
@@ -138,6 +141,6 @@ class RunLog:
             return True
         elif event.event_type in _ENDS:
             writer = self._writers.pop(key, None)
-            if writer is not None and seam.error_kind(event) == WORKER_LOST:
+            if writer is not None and log_events.error_kind(event) == WORKER_LOST:
                 self._stale.add((key, writer))
         return False

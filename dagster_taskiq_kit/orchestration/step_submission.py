@@ -12,7 +12,8 @@ from ..broker import records
 from ..broker.connection import SyncConnection
 from ..config.routing import Route, StepRoutes, old_tags_note
 from ..config.settings import TaskiqSettings
-from ..dagster_internals import names as seam
+from ..dagster_internals import code_locations
+from ..dagster_internals import names as internals
 from ..vocabulary import messages
 from ..vocabulary.messages import StepMessage
 from ..vocabulary.states import Kind
@@ -38,10 +39,10 @@ class StepSubmission:
 
     def __init__(
         self,
-        context: seam.PlanOrchestrationContext,
+        context: internals.PlanOrchestrationContext,
         settings: TaskiqSettings,
         broker: SyncConnection,
-        retries: seam.RetryMode,
+        retries: internals.RetryMode,
         *,
         tell_outputs: bool,
     ) -> None:
@@ -51,10 +52,10 @@ class StepSubmission:
         self._tell_outputs = tell_outputs
         self._retry_mode = retries.for_inner_plan().value
         self._run_id = context.dagster_run.run_id
-        self._code = seam.code_name(context.dagster_run, context.reconstructable_job)
+        self._code = code_locations.code_name(context.dagster_run, context.reconstructable_job)
         self._routes = StepRoutes(settings, context.dagster_run.tags, self._code.location)
 
-    def check_tags(self, plan: seam.ExecutionPlan, *, say: bool) -> None:
+    def check_tags(self, plan: internals.ExecutionPlan, *, say: bool) -> None:
         """Look at the tags of all steps before the first is submitted.
 
         Args:
@@ -71,11 +72,11 @@ class StepSubmission:
         if note and say:
             self._context.log.warning(note)
 
-    def urgency(self, step: seam.ExecutionStep) -> float:
+    def urgency(self, step: internals.ExecutionStep) -> float:
         """Return what steps are sorted by when not all of them may begin: the lowest first."""
         return -self._routes.of(step).priority
 
-    def submit(self, flight: InFlight, known_state: seam.KnownExecutionState) -> None:
+    def submit(self, flight: InFlight, known_state: internals.KnownExecutionState) -> None:
         """Announce and submit one attempt; repeating it is the same submit.
 
         Args:
@@ -96,7 +97,7 @@ class StepSubmission:
             attempt=flight.attempt,
             code=self._code,
             retry_mode=self._retry_mode,
-            known_state=seam.serialize_value(self._needed_of(flight.step, known_state)),
+            known_state=internals.serialize_value(self._needed_of(flight.step, known_state)),
             timeout_s=route.timeout_s,
             tell_outputs=self._tell_outputs,
         )
@@ -124,8 +125,8 @@ class StepSubmission:
         )
 
     def _needed_of(
-        self, step: seam.ExecutionStep, state: seam.KnownExecutionState
-    ) -> seam.KnownExecutionState:
+        self, step: internals.ExecutionStep, state: internals.KnownExecutionState
+    ) -> internals.KnownExecutionState:
         """Return what a step must know of the run; Dagster's own state holds every output of it."""
         needed = {
             handle
@@ -133,7 +134,7 @@ class StepSubmission:
             for handle in step_input.get_step_output_handle_dependencies()
         }
         attempts = state.previous_retry_attempts
-        return seam.KnownExecutionState(
+        return internals.KnownExecutionState(
             previous_retry_attempts={step.key: attempts[step.key]} if step.key in attempts else {},
             dynamic_mappings=self._mappings_of(step, needed, state.dynamic_mappings),
             ready_outputs=needed & set(state.ready_outputs),
@@ -142,22 +143,25 @@ class StepSubmission:
         )
 
     def _mappings_of(
-        self, step: seam.ExecutionStep, needed: set[seam.StepOutputHandle], mappings: Mappings
+        self,
+        step: internals.ExecutionStep,
+        needed: set[internals.StepOutputHandle],
+        mappings: Mappings,
     ) -> Mappings:
         """Return the dynamic outputs that a step must know: a mapped one, its own of its fan."""
         handle = step.handle
-        if not isinstance(handle, seam.ResolvedFromDynamicStepHandle):
+        if not isinstance(handle, internals.ResolvedFromDynamicStepHandle):
             return mappings
         own = handle.mapping_key
         if not all(_is_of(each, own) for each in needed):
             return mappings  # it collects a fan, too
         mapped = self._context.execution_plan.get_step(handle.unresolved_form)
-        assert isinstance(mapped, seam.UnresolvedMappedExecutionStep)
+        assert isinstance(mapped, internals.UnresolvedMappedExecutionStep)
         source, output = mapped.resolved_by_step_key, mapped.resolved_by_output_name
         return {**mappings, source: {**mappings[source], output: [own]}}
 
 
-def _is_of(handle: seam.StepOutputHandle, mapping_key: str) -> bool:
+def _is_of(handle: internals.StepOutputHandle, mapping_key: str) -> bool:
     """Return whether an output is one, or has nothing to do with other branches of a fan."""
     mapped_to = handle.step_key.endswith("]") and not handle.step_key.endswith(f"[{mapping_key}]")
     return handle.mapping_key in (None, mapping_key) and not mapped_to

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 
 _Type = dg.DagsterEventType
 _FAILURES = {_Type.STEP_FAILURE, _Type.STEP_UP_FOR_RETRY}
@@ -26,7 +26,7 @@ class StoredOutputs:
         step: Returns a step of the plan by its key.
     """
 
-    def __init__(self, step: Callable[[str], seam.ExecutionStep]) -> None:
+    def __init__(self, step: Callable[[str], internals.ExecutionStep]) -> None:
         self._step = step
         self._announced: dict[str, dg.DagsterEvent] = {}
 

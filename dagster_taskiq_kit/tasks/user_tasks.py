@@ -21,6 +21,7 @@ from ..broker.stream_broker import PriorityStreamBroker
 from ..config.settings import check_queue_name
 from ..health.findings import start_worker
 from ..health.snapshot import read_snapshot
+from ..host.library_internals import message_of
 from ..vocabulary.errors import ConfigurationError, TaskEnded, TaskTimedOut
 from ..vocabulary.messages import LOCATION_LABEL, RUN_ID_LABEL
 from ..vocabulary.seconds import check_seconds
@@ -154,7 +155,7 @@ class UserTasks:
         except ValueError as error:
             raise ConfigurationError(f"Task {task.task_name}: {error}.") from error
         kicker = task.kicker().with_broker(self._sender).with_labels(**labels)
-        message = kicker._prepare_message(*args, **kwargs)
+        message = message_of(kicker, *args, **kwargs)
         self._broker.run(
             records.submit(
                 task_id=message.task_id,

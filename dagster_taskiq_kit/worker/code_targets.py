@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..code_locations.code_location import CodeLocation
-from ..dagster_internals import names as seam
+from ..dagster_internals import names as internals
 from ..vocabulary.errors import ConfigurationError
 
 
@@ -50,9 +50,11 @@ def code_locations(targets: CodeTargets) -> tuple[Sequence[CodeLocation], Sequen
         if not Path(path).is_file():
             raise ConfigurationError(f"There is no file {path!r} to load definitions from.", path)
     origins = _origins(targets)
-    servers = [each for each in origins if isinstance(each, seam.GrpcServerCodeLocationOrigin)]
+    servers = [each for each in origins if isinstance(each, internals.GrpcServerCodeLocationOrigin)]
     loadable = [
-        each for each in origins if isinstance(each, seam.ManagedGrpcPythonEnvCodeLocationOrigin)
+        each
+        for each in origins
+        if isinstance(each, internals.ManagedGrpcPythonEnvCodeLocationOrigin)
     ]
     names = [each.location_name for each in loadable]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -89,15 +91,15 @@ def _origins(targets: CodeTargets) -> Sequence[object]:
             "workspace.yaml (location_name), and say -w.",
             "location_name",
         )
-    found: list[seam.WorkspaceLoadTarget] = [
-        *(seam.ModuleTarget(module, None, here, name) for module in targets.modules),
-        *(seam.PythonFileTarget(path, None, here, name) for path in targets.files),
+    found: list[internals.WorkspaceLoadTarget] = [
+        *(internals.ModuleTarget(module, None, here, name) for module in targets.modules),
+        *(internals.PythonFileTarget(path, None, here, name) for path in targets.files),
     ]
     try:
         if targets.workspaces:
-            found.append(seam.WorkspaceFileTarget(list(targets.workspaces)))
+            found.append(internals.WorkspaceFileTarget(list(targets.workspaces)))
         if not found:
-            found.append(seam.workspace_opts_to_load_target(seam.WorkspaceOpts()))
+            found.append(internals.workspace_opts_to_load_target(internals.WorkspaceOpts()))
         return [origin for target in found for origin in target.create_origins()]
     except Exception as error:
         raise ConfigurationError(
@@ -105,14 +107,14 @@ def _origins(targets: CodeTargets) -> Sequence[object]:
         ) from error
 
 
-def _location(origin: seam.ManagedGrpcPythonEnvCodeLocationOrigin, here: str) -> CodeLocation:
+def _location(origin: internals.ManagedGrpcPythonEnvCodeLocationOrigin, here: str) -> CodeLocation:
     """Return a location with the folder that its code server would load it in."""
     target = origin.loadable_target_origin
     folder = str(Path(here, target.working_directory or ""))
     return CodeLocation(
         origin.location_name,
-        seam.serialize_value(
-            seam.LoadableTargetOrigin(**{**target.as_dict, "working_directory": folder})
+        internals.serialize_value(
+            internals.LoadableTargetOrigin(**{**target.as_dict, "working_directory": folder})
         ),
         target.executable_path,
     )

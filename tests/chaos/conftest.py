@@ -14,7 +14,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job
 from dagster_taskiq_kit.testing import Fleet
 
 from .own_broker import OwnBroker
@@ -85,7 +85,7 @@ class Chaos:
         return home
 
     def launch(self, job: str) -> str:
-        return seam.launch_job(self.fleet.instance, self._context, job)
+        return launch_job(self.fleet.instance, self._context, job)
 
     def open_gates(self, *names: str) -> None:
         for name in names:

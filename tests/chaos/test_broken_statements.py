@@ -13,14 +13,16 @@ import pytest
 import sqlalchemy
 import yaml
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals import names as internals
 from dagster_taskiq_kit.dagster_internals.postgres import (
     outages as database_outages,
 )
 from dagster_taskiq_kit.dagster_internals.postgres import (
     pool as instance_pool,
 )
-from dagster_taskiq_kit.dagster_internals.postgres.event_insert import write_events_shortly
+from dagster_taskiq_kit.dagster_internals.postgres.event_insert import (
+    store_plain_events_by_one_statement,
+)
 from dagster_taskiq_kit.dagster_internals.postgres.outages import open_instance_through_outages
 from dagster_taskiq_kit.dagster_internals.postgres.repeated_statements import (
     _Storing,
@@ -45,7 +47,7 @@ def open_through(proxy, folder):
     with dg.DagsterInstance.from_config(str(folder)) as made:
         instance_pool.pool_connections(made)
         instance_pool.warm_instance(made)
-        assert write_events_shortly(made)
+        assert store_plain_events_by_one_statement(made)
         repeat_what_broke(made)
         yield made
         instance_pool.close_connections(made)
@@ -274,11 +276,11 @@ def test_who_is_told_to_end_outlasts_no_database(instance, database, monkeypatch
     monkeypatch.setattr(database_outages, "_INTERRUPTED_S", 0.5)
     database.cut()
     sooner = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with seam.capture_interrupts():
+    with internals.capture_interrupts():
         sooner.start()
         with pytest.raises(Exception, match="refused|closed|retries"):
             instance.get_run_by_id("a")
-        assert seam.check_captured_interrupt()
+        assert internals.check_captured_interrupt()
 
 
 def test_what_makes_no_sense_later_does_not_wait(instance, database):

@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from dagster_taskiq_kit.cli.main import main
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.host.process_group import wait_until
 
 CODE = Path(__file__).parent / "code" / "cli_jobs.py"
@@ -139,7 +139,7 @@ class Live:
 
     def launch(self, job, **tags) -> str:
         tags = {name.replace("__", "/"): value for name, value in tags.items()}
-        return seam.launch_job(self.fleet.instance, self._context, job, tags)
+        return launch_job(self.fleet.instance, self._context, job, tags)
 
 
 def commands(group=main, path=()):
@@ -157,7 +157,7 @@ def open_live(fleet) -> Iterator[Live]:
     """Give a fleet the workspace that its jobs are launched from."""
     workspace = fleet.home / "workspace.yaml"
     workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": str(CODE)}]}))
-    with seam.workspace_of(fleet.instance, [str(workspace)]) as context:
+    with workspace_of(fleet.instance, [str(workspace)]) as context:
         yield Live(fleet, workspace, context)
 
 

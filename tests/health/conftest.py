@@ -12,7 +12,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job
 from dagster_taskiq_kit.testing import Fleet
 from tests.chaos.own_broker import OwnBroker
 
@@ -53,7 +53,7 @@ class Watching:
         return self.fleet.start_worker("-f", str(self.code), environment=environment, **options)
 
     def launch(self, job: str) -> str:
-        return seam.launch_job(self.instance, self.process_context.create_request_context(), job)
+        return launch_job(self.instance, self.process_context.create_request_context(), job)
 
     def sensor_origin(self, name: str):
         workspace = self.process_context.create_request_context()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 
 
 class Entry(NamedTuple):
@@ -41,7 +41,7 @@ class Site:
 
     def launch(self, job, tags=None):
         """Launch a job through the fleet's launcher; returns the run id."""
-        return seam.launch_job(self.instance, self._workspace, job, tags)
+        return launch_job(self.instance, self._workspace, job, tags)
 
     def ledger(self, run_id) -> list[Entry]:
         """Return each time that a body of this run ran, in that order."""
@@ -73,7 +73,7 @@ def open_site(fleet, file) -> Iterator[Site]:
     written = fleet.home / "workspace.yaml"
     target = {"relative_path": str(file), "working_directory": str(file.parent)}
     written.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
-    with seam.workspace_of(fleet.instance, [str(written)]) as workspace:
+    with workspace_of(fleet.instance, [str(written)]) as workspace:
         yield Site(fleet, file, workspace)
 
 

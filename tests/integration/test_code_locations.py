@@ -9,7 +9,8 @@ import pytest
 import yaml
 from dagster._core.execution.api import execute_run_iterator
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals import names as internals
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 BIN = Path(sys.executable).parent
@@ -65,8 +66,8 @@ def answer(fleet, run_id):
 
 
 def launch_in(fleet, file, job="etl"):
-    with seam.workspace_of(fleet.instance, [file]) as context:
-        return seam.launch_job(fleet.instance, context, job)
+    with workspace_of(fleet.instance, [file]) as context:
+        return launch_job(fleet.instance, context, job)
 
 
 def module_in(folder, name):
@@ -143,14 +144,14 @@ WORKSPACE = {
 
 def test_whatever_dagsters_tools_load_from_a_workspace_a_worker_loads_and_executes(fleet, project):
     file = workspace(project / "workspace.yaml", *WORKSPACE.values())
-    with seam.workspace_of(fleet.instance, [file]) as context:
+    with workspace_of(fleet.instance, [file]) as context:
         assert not [error.to_string() for error in context.code_location_errors()]
         names = sorted(location.name for location in context.code_locations)
         # By the console script: its own folder is first on its path, not the current one.
         fleet.start_worker("-w", file, program=[str(BIN / "dagster-taskiq")], slots=4, run_slots=4)
         (worker,) = fleet.snapshot().live_workers
         assert sorted(worker.card.locations) == names
-        runs = {job: seam.launch_job(fleet.instance, context, job) for job in WORKSPACE}
+        runs = {job: launch_job(fleet.instance, context, job) for job in WORKSPACE}
     for job, run_id in runs.items():
         ended = fleet.wait_for_run(run_id)
         assert ended.status is SUCCESS, (job, fleet.said(run_id))
@@ -174,12 +175,12 @@ def test_a_location_of_another_environment_is_served_warm_by_that_environment(fl
     )
     target = {"relative_path": "elsewhere.py", "executable_path": executable}
     file = workspace(project / "workspace.yaml", {"python_file": target})
-    with seam.workspace_of(fleet.instance, [file]) as context:
+    with workspace_of(fleet.instance, [file]) as context:
         assert not [error.to_string() for error in context.code_location_errors()]
         fleet.start_worker("-w", file)
         (worker,) = fleet.snapshot().live_workers
         assert worker.card.modes == {"elsewhere.py": "warm"}
-        run_id = seam.launch_job(fleet.instance, context, "elsewhere")
+        run_id = launch_job(fleet.instance, context, "elsewhere")
     assert fleet.wait_for_run(run_id).status is SUCCESS, fleet.said(run_id)
 
 
@@ -223,7 +224,7 @@ def test_a_run_without_an_origin_executes_its_steps_and_two_candidates_refuse_it
     file = write(tmp_path / "jobs.py", CODE.format(answer="mine"))
 
     def execute():
-        job = seam.ReconstructableJob.for_file(str(file), "etl")
+        job = internals.ReconstructableJob.for_file(str(file), "etl")
         run = fleet.instance.create_run_for_job(job_def=job.get_definition())
         list(execute_run_iterator(job, run, instance=fleet.instance))
         return fleet.instance.get_run_by_id(run.run_id)

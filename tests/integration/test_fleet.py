@@ -11,8 +11,8 @@ import psutil
 import pytest
 import yaml
 
-from dagster_taskiq_kit.dagster_internals import names as seam
 from dagster_taskiq_kit.dagster_internals.postgres.pool import instance_id
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.testing.fleet import FleetError
 
 CODE = Path(__file__).parent / "code" / "fleet_jobs.py"
@@ -24,8 +24,8 @@ def launch(fleet, tmp_path):
     workspace = tmp_path / "workspace.yaml"
     target = {"relative_path": str(CODE), "location_name": "fleet_jobs.py"}
     workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
-    with seam.workspace_of(fleet.instance, [str(workspace)]) as context:
-        yield lambda job: seam.launch_job(fleet.instance, context, job)
+    with workspace_of(fleet.instance, [str(workspace)]) as context:
+        yield lambda job: launch_job(fleet.instance, context, job)
 
 
 def has_begun(fleet, run_id):

@@ -4,8 +4,12 @@ import dagster as dg
 import pytest
 import sqlalchemy
 
+from dagster_taskiq_kit.dagster_health import doctor
 from dagster_taskiq_kit.dagster_internals.postgres import pool as instance_pool
-from dagster_taskiq_kit.dagster_internals.postgres.event_insert import write_events_shortly
+from dagster_taskiq_kit.dagster_internals.postgres.event_insert import (
+    store_plain_events_by_one_statement,
+    why_as_shipped,
+)
 
 ROW = "run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition"
 
@@ -62,7 +66,8 @@ def execute_everything(instance):
 
 
 def test_the_rows_are_those_that_dagster_writes(instance, storage, monkeypatch):
-    assert write_events_shortly(instance)  # this release's way to store events is known
+    assert why_as_shipped(instance) == ""  # this release's way to store events is known
+    store_plain_events_by_one_statement(instance)
     shortly = storage.store_event
     short, stored = [], []
 
@@ -86,7 +91,7 @@ def test_the_rows_are_those_that_dagster_writes(instance, storage, monkeypatch):
 
 
 def test_assets_and_checks_are_indexed_as_ever(instance):
-    assert write_events_shortly(instance)
+    store_plain_events_by_one_statement(instance)
     execute_everything(instance)
     key = dg.AssetKey("parted")
     assert instance.get_latest_materialization_event(key).asset_materialization.partition == "a"
@@ -98,7 +103,7 @@ def test_assets_and_checks_are_indexed_as_ever(instance):
 
 
 def test_a_plain_event_is_one_statement_and_committed_by_it(instance, storage):
-    assert write_events_shortly(instance)
+    store_plain_events_by_one_statement(instance)
     statements = []
     sqlalchemy.event.listen(
         storage._engine, "before_cursor_execute", lambda *call: statements.append(call[2])
@@ -113,20 +118,24 @@ def test_a_plain_event_is_one_statement_and_committed_by_it(instance, storage):
         assert another.all_logs(run.run_id)[-1].dagster_event.message == "hello"
 
 
-def test_another_way_to_store_events_is_left_alone(instance, storage, monkeypatch):
+def test_another_way_to_store_events_is_left_alone(instance, storage, monkeypatch, caplog):
 
     def store_event(self, event):
         return original(self, event)
 
     original = type(storage).store_event
     monkeypatch.setattr(type(storage), "store_event", store_event)
-    assert not write_events_shortly(instance)
+    store_plain_events_by_one_statement(instance)
     assert "store_event" not in vars(storage)
+    assert "stores events in another way" in caplog.text
+    (finding,) = doctor._event_insert(instance, None)
+    assert "stores events in another way" in finding.sentence
+    assert not finding.ok
 
 
 def test_another_storage_is_left_alone():
     with dg.DagsterInstance.ephemeral() as instance:
-        assert not write_events_shortly(instance)
+        store_plain_events_by_one_statement(instance)
         assert "store_event" not in vars(instance.event_log_storage)
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.health.findings import Severity
 from dagster_taskiq_kit.health.rules import judge
 from dagster_taskiq_kit.vocabulary.tags import CODE_TAG
@@ -75,10 +75,10 @@ class Project:
 
     def launch(self, *before):
         """Launch the job; what is said is called between the load of the workspace and that."""
-        with seam.workspace_of(self.fleet.instance, [str(self.file)]) as context:
+        with workspace_of(self.fleet.instance, [str(self.file)]) as context:
             for each in before:
                 each()
-            return seam.launch_job(self.fleet.instance, context, "speaks")
+            return launch_job(self.fleet.instance, context, "speaks")
 
     def said(self, run_id, *words):
         """Return the answers in those lines of a run's log that have these words."""

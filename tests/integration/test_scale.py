@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals import names as internals
 from dagster_taskiq_kit.vocabulary.messages import decode, step_task_id
 from dagster_taskiq_kit.vocabulary.states import Kind
 
@@ -58,7 +58,7 @@ def assert_messages_do_not_grow_with_the_fan(site, run_id):
         task_id = step_task_id(run_id, f"passes[{number}]", 1)
         payload = broker.client.hget(broker.keys.name("record", task_id), "payload")
         message = decode(task_id, Kind.STEP, payload)
-        state = seam.deserialize_value(message.known_state, seam.KnownExecutionState)
+        state = internals.deserialize_value(message.known_state, internals.KnownExecutionState)
         assert state.dynamic_mappings == {"fan_out": {"result": [str(number)]}}
 
 

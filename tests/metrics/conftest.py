@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.dev.embedded_broker import free_port
 from dagster_taskiq_kit.host.process_group import ProcessGroup
 from dagster_taskiq_kit.testing import Fleet
@@ -164,7 +164,7 @@ class Site:
         )
 
     def launch(self, job: str) -> str:
-        return seam.launch_job(self.instance, self._workspace, job)
+        return launch_job(self.instance, self._workspace, job)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def site(make_fleet, tmp_path) -> Iterator[Site]:
             workspace = fleet.home / "workspace.yaml"
             target = {"relative_path": str(CODE), "location_name": "metric_jobs.py"}
             workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
-            with seam.workspace_of(fleet.instance, [str(workspace)]) as loaded:
+            with workspace_of(fleet.instance, [str(workspace)]) as loaded:
                 made = Site(fleet, broker, gate, loaded)
                 with made.group:
                     yield made

@@ -16,7 +16,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from dagster_taskiq_kit.broker import readings
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals.workspaces import launch_job
 from dagster_taskiq_kit.vocabulary.messages import run_task_id
 
 
@@ -33,7 +33,7 @@ class Live:
 
     def launch(self, job: str, tags: Mapping[str, str] | None = None) -> str:
         workspace = self._process.create_request_context()
-        return seam.launch_job(self.fleet.instance, workspace, job, tags)
+        return launch_job(self.fleet.instance, workspace, job, tags)
 
     def launch_by_command(self, job: str, *arguments: str) -> dg.DagsterRun:
         """Launch a job by Dagster's own command line, the first of this fleet."""

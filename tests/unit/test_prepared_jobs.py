@@ -14,7 +14,9 @@ from dagster._core.snowflake_partner import (
     SNOWFLAKE_PARTNER_ENV_VAR,
 )
 
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals import names as internals
+from dagster_taskiq_kit.dagster_internals import planning
+from dagster_taskiq_kit.dagster_internals.code_locations import keep_reconstructed_code, load_code
 from dagster_taskiq_kit.vocabulary.messages import CodeName
 from dagster_taskiq_kit.worker.code_targets import CodeTargets, code_locations
 from dagster_taskiq_kit.worker.warm.prepared_jobs import PreparedJobs
@@ -24,12 +26,12 @@ PREPARED = [
     "assets", "chain", "configured_with_values", "dynamic", "nested", "parted_assets",
     "with_defaults", "with_environment",
 ]  # fmt: skip
-NOTHING_KNOWN = seam.KnownExecutionState()
+NOTHING_KNOWN = internals.KnownExecutionState()
 
 
 @pytest.fixture(scope="module")
 def code():
-    return seam.load_code(code_locations(CodeTargets(files=[str(CODE)]))[0][0])
+    return load_code(code_locations(CodeTargets(files=[str(CODE)]))[0][0])
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_every_job_without_a_say_of_the_users_is_prepared(code, prepared):
 @pytest.mark.parametrize("name", PREPARED)
 def test_its_plans_are_those_that_dagster_makes(code, prepared, name):
     job = definition(code, name)
-    state = seam.KnownExecutionState(
+    state = internals.KnownExecutionState(
         previous_retry_attempts={"one": 2},
         ready_outputs={StepOutputHandle("one", "result")},
     )
@@ -97,7 +99,7 @@ def test_its_plans_are_those_that_dagster_makes(code, prepared, name):
         assert as_seen(plan, job) == as_seen(own, job)
         assert plan.step_keys_to_execute == step_keys
         assert plan.known_state is state
-        assert config == seam.ResolvedRunConfig.build(job, {})
+        assert config == internals.ResolvedRunConfig.build(job, {})
 
 
 def test_a_wrong_step_is_refused_as_dagster_refuses_it(code, prepared):
@@ -125,7 +127,7 @@ def test_none_for_a_run_config(code, prepared):
 
 
 def test_none_for_known_dynamic_outputs(code, prepared):
-    state = seam.KnownExecutionState(dynamic_mappings={"pieces": {"result": ["0", "1"]}})
+    state = internals.KnownExecutionState(dynamic_mappings={"pieces": {"result": ["0", "1"]}})
     assert prepared.find(definition(code, "dynamic"), {}, ["more[0]"], state) is None
 
 
@@ -170,7 +172,7 @@ def planned(code, prepared, monkeypatch):
     from dagster._core.execution.context_creation_job import create_context_creation_data
 
     done = []
-    build, build_plan = seam.ResolvedRunConfig.build, ExecutionPlan.build
+    build, build_plan = internals.ResolvedRunConfig.build, ExecutionPlan.build
 
     def counted_build(*arguments, **more):
         done.append("config")
@@ -180,13 +182,13 @@ def planned(code, prepared, monkeypatch):
         done.append("plan")
         return build_plan(*arguments, **more)
 
-    monkeypatch.setattr(seam.ResolvedRunConfig, "build", staticmethod(counted_build))
+    monkeypatch.setattr(internals.ResolvedRunConfig, "build", staticmethod(counted_build))
     monkeypatch.setattr(ExecutionPlan, "build", staticmethod(counted_plan))
 
     def plan(name, run_config, step_key, state=NOTHING_KNOWN, selection=None, context_config=None):
         done.clear()
         job = recon(code, name).get_subset(op_selection=selection)
-        with seam._planned_once(prepared.find):
+        with planning._planned_once(prepared.find):
             made = api.create_execution_plan(
                 job,
                 run_config=run_config,
@@ -196,7 +198,7 @@ def planned(code, prepared, monkeypatch):
             )
             config = run_config if context_config is None else context_config
             data = create_context_creation_data(job, made, config, None, None)
-        assert seam.ResolvedRunConfig.build is counted_build
+        assert internals.ResolvedRunConfig.build is counted_build
         own = create_execution_plan(
             job, run_config, step_keys_to_execute=[step_key], known_state=state
         )
@@ -256,15 +258,15 @@ def test_a_selection_is_planned_anew(planned):
 
 
 def test_a_mapped_step_is_planned_anew(planned):
-    state = seam.KnownExecutionState(dynamic_mappings={"pieces": {"result": ["0", "1", "2"]}})
+    state = internals.KnownExecutionState(dynamic_mappings={"pieces": {"result": ["0", "1", "2"]}})
     for key in ("more[1]", "total"):
         assert planned("dynamic", {}, key, state)[1] == ["config", "plan"]
 
 
 def test_from_the_third_time_on_a_config_is_resolved_anew(code, prepared):
     job = definition(code, "chain")
-    with seam._planned_once(lambda *_: None):
-        first, second, third = (seam.ResolvedRunConfig.build(job, {}) for _ in range(3))
+    with planning._planned_once(lambda *_: None):
+        first, second, third = (internals.ResolvedRunConfig.build(job, {}) for _ in range(3))
     assert first is second
     assert third is not second
 
@@ -273,11 +275,13 @@ def test_from_the_third_time_on_a_config_is_resolved_anew(code, prepared):
 
 
 def test_definitions_that_a_function_makes_are_made_once_for_all_jobs(monkeypatch):
-    original = seam.ReconstructableRepository.get_definition
-    monkeypatch.setattr(seam.ReconstructableRepository, "get_definition", original)  # given back
-    seam.keep_reconstructed_code()
+    original = internals.ReconstructableRepository.get_definition
+    monkeypatch.setattr(
+        internals.ReconstructableRepository, "get_definition", original
+    )  # given back
+    keep_reconstructed_code()
     file = CODE.with_name("made_by_function.py")
-    code = seam.load_code(code_locations(CodeTargets(files=[str(file)]))[0][0])
+    code = load_code(code_locations(CodeTargets(files=[str(file)]))[0][0])
     made = PreparedJobs()
     with dg.DagsterInstance.ephemeral() as instance:
         made.prepare(code, instance)

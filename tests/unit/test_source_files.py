@@ -7,7 +7,8 @@ import pytest
 
 from dagster_taskiq_kit.code_locations.code_location import CodeLocation
 from dagster_taskiq_kit.code_locations.source_files import Root, SourceFiles, is_own_source
-from dagster_taskiq_kit.dagster_internals import names as seam
+from dagster_taskiq_kit.dagster_internals import code_locations
+from dagster_taskiq_kit.dagster_internals import names as internals
 
 CODE = """
 import dagster as dg
@@ -34,11 +35,11 @@ def test_a_location_knows_its_files_however_it_is_named(named_by, tmp_path, monk
     file.write_text(CODE)
     target = str(file) if named_by == "python_file" else name
     monkeypatch.syspath_prepend(tmp_path)
-    origin = seam.LoadableTargetOrigin(
+    origin = internals.LoadableTargetOrigin(
         executable_path=sys.executable, working_directory=str(tmp_path), **{named_by: target}
     )
-    location = CodeLocation(name, seam.serialize_value(origin), sys.executable)
-    code = seam.load_code(location)
+    location = CodeLocation(name, internals.serialize_value(origin), sys.executable)
+    code = code_locations.load_code(location)
     assert list(code.source_roots()) == [Root(str(file.parent), deep=package)]
     assert len(code.pointers()) == 1
 
@@ -107,5 +108,5 @@ def test_beside_a_script_only_its_own_folder_is_watched(project):
 def test_nothing_that_is_installed_is_the_users_own_source():
     assert not is_own_source(pytest.__file__)
     assert not is_own_source(os.__file__)
-    assert not is_own_source(seam.__file__)
+    assert not is_own_source(internals.__file__)
     assert is_own_source(__file__)

@@ -9,9 +9,12 @@ own, which nothing listens to since Dagster 1.0 ("preserved here to support vers
 of what a trivial step costs.
 """
 
+import logging
 from typing import Any
 
 import dagster as dg
+
+logger = logging.getLogger(__name__)
 
 _Type = dg.DagsterEventType
 
@@ -47,28 +50,23 @@ _KNOWN_BODY = {
     "store_asset_check_event", "str", "text",
 }  # fmt: skip
 
+_SAMPLE = dg.EventLogEntry(error_info=None, level=10, user_message="", run_id="", timestamp=0.0)
 
-def write_events_shortly(instance: dg.DagsterInstance) -> bool:
+
+def store_plain_events_by_one_statement(instance: dg.DagsterInstance) -> None:
     """Make an instance of ours store plain events by one prepared statement.
 
-    Returns:
-        Whether its storage is one for which that is known to be the same.
+    Where its storage is not the one for which that is known to be the same, nothing changes, and
+    the log of the process says why.
     """
     storage: Any = instance.event_log_storage
+    why_not = why_as_shipped(instance)
+    if not _is_postgres(storage) or why_not:
+        if why_not:
+            logger.warning(why_not)
+        return
     original = storage.store_event
-    code = getattr(getattr(original, "__func__", None), "__code__", None)
-    if (
-        f"{type(storage).__module__}.{type(storage).__name__}"
-        != "dagster_postgres.event_log.event_log.PostgresEventLogStorage"
-        or set(getattr(code, "co_names", ())) != _KNOWN_BODY
-    ):
-        return False
-    dialect = storage._engine.dialect
-    sample = dg.EventLogEntry(error_info=None, level=10, user_message="", run_id="", timestamp=0.0)
-    compiled = storage.prepare_insert_event(sample).compile(dialect=dialect)
-    statement, columns = str(compiled), set(compiled.params)
-    if columns != set(storage._event_to_row(sample)):
-        return False
+    statement = str(_insert(storage))
 
     def store_event(event: dg.EventLogEntry) -> None:
         if event.dagster_event is not None and event.dagster_event.event_type not in _ROW_ONLY:
@@ -78,4 +76,32 @@ def write_events_shortly(instance: dg.DagsterInstance) -> bool:
             connection.exec_driver_sql(statement, storage._event_to_row(event))
 
     storage.store_event = store_event
-    return True
+
+
+def why_as_shipped(instance: dg.DagsterInstance) -> str:
+    """Return why events are stored in PostgreSQL as Dagster ships it; '' where there is no reason.
+
+    For an instance that nothing has been changed of.
+    """
+    storage: Any = instance.event_log_storage
+    if not _is_postgres(storage):
+        return ""
+    function = getattr(storage.store_event, "__func__", None)
+    known = set(getattr(getattr(function, "__code__", None), "co_names", ())) == _KNOWN_BODY
+    if known and set(_insert(storage).params) == set(storage._event_to_row(_SAMPLE)):
+        return ""
+    return (
+        "Each event is stored with two statements, as Dagster ships it: this dagster-postgres "
+        "stores events in another way than the one that dagster-taskiq-kit knows."
+    )
+
+
+def _is_postgres(storage: Any) -> bool:
+    return (
+        f"{type(storage).__module__}.{type(storage).__name__}"
+        == "dagster_postgres.event_log.event_log.PostgresEventLogStorage"
+    )
+
+
+def _insert(storage: Any) -> Any:
+    return storage.prepare_insert_event(_SAMPLE).compile(dialect=storage._engine.dialect)

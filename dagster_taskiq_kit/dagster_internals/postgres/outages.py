@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from .. import names as seam
+from .. import names as internals
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Outage:
         now_s = time.monotonic()
         if now_s - self._failed_at_s > _QUIET_S:
             self._deadline_s = now_s + _OUTLAST_S
-        if seam.check_captured_interrupt():
+        if internals.check_captured_interrupt():
             self._deadline_s = min(self._deadline_s, now_s + _INTERRUPTED_S)
         self._failed_at_s = now_s
         if now_s >= self._deadline_s or _IMPATIENT.get():

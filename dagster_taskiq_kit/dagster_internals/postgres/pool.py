@@ -6,13 +6,14 @@ changed here alone.
 """
 
 import contextlib
-import select
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import dagster as dg
 
+from ...host.polling import readable
+from .leaned_on import check_postgres
 from .outages import impatience, wait_to_connect
 from .repeated_statements import repeat_what_broke
 
@@ -56,6 +57,8 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
     setattr(instance, _POOLED, True)
     instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_S, _MAX_OVERFLOW)
     first = getattr(instance.run_storage, "_engine", None)
+    if first is not None and first.dialect.name == "postgresql":
+        check_postgres()
     for storage in _storages(instance):
         if first is not None and first.dialect.name == "postgresql":
             engine = getattr(storage, "_engine", None)
@@ -117,19 +120,13 @@ def _set_timeouts_at_once(engine: Any) -> None:
         idle_since_s = record.info.pop("idle_since_s", None)
         if idle_since_s and time.monotonic() - idle_since_s > _IDLE_SESSION_MS / 2_000:
             raise DisconnectionError("idle too long: the server may have closed it")
-        if idle_since_s and _has_said_something(connection):
+        if idle_since_s and readable([connection], 0):
             # A server says nothing unasked, but that it goes.
             raise DisconnectionError("the server has closed it")
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "checkin", on_checkin)
     event.listen(engine, "checkout", on_checkout)
-
-
-def _has_said_something(connection: Any) -> bool:
-    poll = select.poll()  # select() takes no descriptor above 1,023
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def warm_instance(instance: dg.DagsterInstance) -> None:

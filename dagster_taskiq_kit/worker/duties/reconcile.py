@@ -16,7 +16,7 @@ from ...broker.connection import SyncConnection
 from ...broker.readings import Record
 from ...broker.waiting_notes import WaitingNotes
 from ...config.settings import TaskiqSettings
-from ...dagster_internals import names as seam
+from ...dagster_internals import names as internals
 from ...health.findings import start_worker
 from ...health.snapshot import Snapshot, read_snapshot
 from ...host.first_seen import FirstSeen
@@ -116,7 +116,7 @@ class Reconcile:
             except TaskiqKitError as error:
                 self._fail(run, str(error))
 
-    def _cancel_what_started_meanwhile(self, canceling: Sequence[seam.DagsterRun]) -> None:
+    def _cancel_what_started_meanwhile(self, canceling: Sequence[internals.DagsterRun]) -> None:
         """Cancel runs whose RUN_START came after RUN_CANCELING and hid it, and whose child died."""
         filters = dg.RunsFilter(statuses=[_STATUS.STARTED])
         started = self._instance.get_run_records(filters, limit=_PAGE, ascending=True)
@@ -146,13 +146,13 @@ class Reconcile:
             if run is not None and run.status is _STATUS.STARTED:
                 self._submission.submit(run, resume_no, type(self))
 
-    def _submit(self, run: seam.DagsterRun) -> None:
+    def _submit(self, run: internals.DagsterRun) -> None:
         still_s = self._unsubmitted.for_s(run.run_id)
         if still_s >= _UNSUBMITTED_S:
             self._say(run, f"The run was not in the queue for {still_s:.0f} s; queueing it.")
             self._submission.submit(run, 0, type(self))
 
-    def _start_or_fail(self, run: seam.DagsterRun, record: Record) -> None:
+    def _start_or_fail(self, run: internals.DagsterRun, record: Record) -> None:
         reason = str(record.detail.get("reason", ""))
         state = record.state
         if state is State.LOST:
@@ -175,7 +175,7 @@ class Reconcile:
             for wait in waits
         }
 
-    def _end_waiting(self, run: seam.DagsterRun, record: Record) -> None:
+    def _end_waiting(self, run: internals.DagsterRun, record: Record) -> None:
         limit_s, wait = self._settings.queue_wait_timeout_s, (record.task_id, record.queued_at_ms)
         # What came since then is counted on this machine: the broker's clock may have been set.
         if limit_s is not None and self._waited_s[wait] + self._waits.for_s(wait) > limit_s:
@@ -183,7 +183,7 @@ class Reconcile:
             self._broker.run(records.cancel(run.run_id, whole_run=True, outcome_ttl_s=ttl_s))
             self._fail(run, str(WaitedTooLong("The run", record.queue, limit_s)))
 
-    def _cancel(self, run: seam.DagsterRun) -> None:
+    def _cancel(self, run: internals.DagsterRun) -> None:
         if self._cancelled.for_s((run.run_id, run.status)) < _LEAVING_S:
             return  # its launcher has ordered it, or the monitor is about to fail it
         cancel = records.cancel(
@@ -193,11 +193,11 @@ class Reconcile:
         if not done.runs_ordered and self._is(run, run.status):
             self._instance.report_run_canceled(run)
 
-    def _fail(self, run: seam.DagsterRun, sentence: str) -> None:
+    def _fail(self, run: internals.DagsterRun, sentence: str) -> None:
         if self._is(run, _STATUS.STARTING):
             self._instance.report_run_failed(run, sentence)
 
-    def _is(self, run: seam.DagsterRun, status: dg.DagsterRunStatus) -> bool:
+    def _is(self, run: internals.DagsterRun, status: dg.DagsterRunStatus) -> bool:
         """Return whether a run has this status now, and not only when it was read."""
         now = self._instance.get_run_by_id(run.run_id)
         return now is not None and now.status is status
@@ -234,7 +234,7 @@ class Reconcile:
         if run is not None and not run.is_finished:
             self._say(run, sentence)
 
-    def _say(self, run: seam.DagsterRun, sentence: str) -> None:
+    def _say(self, run: internals.DagsterRun, sentence: str) -> None:
         logger.warning("Run %s: %s", run.run_id, sentence, extra={"run_id": run.run_id})
         self._instance.report_engine_event(sentence, run, cls=type(self))
 

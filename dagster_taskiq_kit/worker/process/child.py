@@ -16,7 +16,10 @@ import dagster as dg
 
 from ...broker.connection import expect_to_be_let_in
 from ...config.routing import old_tags_note
-from ...dagster_internals import names as seam
+from ...dagster_internals import log_events, step_bodies
+from ...dagster_internals import names as internals
+from ...dagster_internals.code_locations import LoadedCode
+from ...dagster_internals.planning import StepNotThere
 from ...dagster_internals.postgres.outages import open_instance_through_outages
 from ...dagster_internals.postgres.pool import connect_ahead, know_shard
 from ...vocabulary.errors import CodeError, NotInLoadedCode
@@ -52,7 +55,10 @@ class NotAllowed(Exception):
 
 
 def serve_one(
-    code: seam.LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance, wire: Wire
+    code: LoadedCode,
+    prepared: PreparedJobs,
+    instance: dg.DagsterInstance,
+    wire: Wire,
 ) -> None:
     """Wait for one message, execute it, report, and leave the process; never returns.
 
@@ -77,11 +83,11 @@ def serve_one(
         wire.send(op="done", outcome=outcome.value, detail=dict(detail))
     except NotAllowed:
         pass
-    except (KeyboardInterrupt, seam.DagsterExecutionInterruptedError):
+    except (KeyboardInterrupt, internals.DagsterExecutionInterruptedError):
         wire.send(op="done", outcome=State.CANCELLED.value, detail={"reason": "Interrupted."})
     except BaseException as error:  # noqa: BLE001  (the last word of this process)
         refused = isinstance(error, CodeError)
-        info = seam.serializable_error_info_from_exc_info(sys.exc_info())
+        info = internals.serializable_error_info_from_exc_info(sys.exc_info())
         reason = str(error) if refused else info.to_string()
         _tell_end(instance, message, State.REFUSED if refused else State.CRASHED, reason, wire)
     finally:
@@ -169,7 +175,7 @@ def _wait_for_go(wire: Wire) -> None:
 
 
 def _execute(
-    code: seam.LoadedCode,
+    code: LoadedCode,
     prepared: PreparedJobs,
     instance: dg.DagsterInstance,
     wire: Wire,
@@ -180,7 +186,7 @@ def _execute(
         wire.send(op="begin")
         _wait_for_go(wire)
         return _execute_task(message)
-    with seam.capture_interrupts():
+    with internals.capture_interrupts():
         # Asked now and answered while the run is read, so that the permission costs no time.
         wire.send(op="begin")
         run = instance.get_run_by_id(message.run_id)
@@ -192,11 +198,13 @@ def _execute(
             return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
         job = code.job(message.code)
         if isinstance(message, StepMessage):
-            seam.say_where_steps_run(str(place), {**place.metadata(), "code": code.fingerprint})
+            step_bodies.say_where_steps_run(
+                str(place), {**place.metadata(), "code": code.fingerprint}
+            )
             warn_of_other_code(instance, run, code, place, message.step_key)
             try:
                 return _execute_step(prepared, instance, run, message, job, wire)
-            except seam.StepNotThere:
+            except StepNotThere:
                 what = f"step {message.step_key!r} in job {message.code.job!r}"
                 raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
         return _execute_run(instance, run, message, job, place, wire, code)
@@ -215,28 +223,28 @@ def _settle(seconds: float) -> None:
     """Wait, unless this process is told to end."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
-        if seam.check_captured_interrupt():
-            raise seam.DagsterExecutionInterruptedError
+        if internals.check_captured_interrupt():
+            raise internals.DagsterExecutionInterruptedError
         time.sleep(_SETTLE_PAUSE_S)
 
 
 def _execute_step(
     prepared: PreparedJobs,
     instance: dg.DagsterInstance,
-    run: seam.DagsterRun,
+    run: internals.DagsterRun,
     message: StepMessage,
     job: Any,
     wire: Wire,
 ) -> Outcome:
     know_shard(instance, run.run_id)
     outputs, end = 0, None
-    for event in seam.step_events(instance, run, message, job, prepared.find):
+    for event in step_bodies.step_events(instance, run, message, job, prepared.find):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
         if message.tell_outputs and event.event_type in _OUTPUTS:
             wire.send(op="output")
         if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
-            wire.send(op="prints", files=seam.output_files(instance, run.run_id, event))
+            wire.send(op="prints", files=log_events.output_files(instance, run.run_id, event))
         end = _STEP_ENDS.get(event.event_type, end)
         if event.is_resource_init_failure:
             end = State.FAILED  # the orchestrator writes the end that belongs to it
@@ -252,12 +260,12 @@ def _execute_step(
 
 def _execute_run(
     instance: dg.DagsterInstance,
-    run: seam.DagsterRun,
+    run: internals.DagsterRun,
     message: RunMessage,
     job: Any,
     place: Place,
     wire: Wire,
-    code: seam.LoadedCode,
+    code: LoadedCode,
 ) -> Outcome:
     status = dg.DagsterRunStatus
     if run.is_finished:
@@ -268,23 +276,24 @@ def _execute_run(
     if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
         return State.REFUSED, {"reason": "The run is executing elsewhere."}
     resume = run.status is status.STARTED
-    resumable = seam.can_resume(job)
+    resumable = step_bodies.can_resume(job)
     if resume and not resumable:
         sentence = (
             f"The process of this run ended before the run did, and its executor "
-            f"{seam.executor_name(job)!r} cannot resume: it would execute finished steps again. "
-            "Use taskiq_executor, or turn on run_retries and tag the run with dagster/max_retries."
+            f"{step_bodies.executor_name(job)!r} cannot resume: it would execute finished steps "
+            "again. Use taskiq_executor, or turn on run_retries and tag the run with "
+            "dagster/max_retries."
         )
         instance.report_run_failed(run, sentence)
         return State.FAILED, {"reason": sentence}
     wire.send(op="runs", resumable=resumable)
     metadata = {"code": dg.MetadataValue.text(code.fingerprint)}
-    instance.report_engine_event(str(place), run, seam.EngineEventData(metadata=metadata))
+    instance.report_engine_event(str(place), run, internals.EngineEventData(metadata=metadata))
     warn_of_other_code(instance, run, code, place)
     if not resumable:
         _note_old_tags(instance, run)  # else its orchestrator does
     _resume_nothing_that_is_over(instance)
-    succeeded = seam.execute_run(instance, message, job, resume=resume)
+    succeeded = step_bodies.execute_run(instance, message, job, resume=resume)
     after = instance.get_run_by_id(run.run_id)
     if after is not None and not after.is_finished and _was_cancelled(instance, run.run_id):
         # RUN_START was written after RUN_CANCELING: Dagster took the status back to STARTED.
@@ -307,7 +316,7 @@ def _resume_nothing_that_is_over(instance: dg.DagsterInstance) -> None:
     instance.run_will_resume = will_resume_what_is_open  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _note_old_tags(instance: dg.DagsterInstance, run: seam.DagsterRun) -> None:
+def _note_old_tags(instance: dg.DagsterInstance, run: internals.DagsterRun) -> None:
     note = old_tags_note(run.tags)
     if note is not None:
         warn(instance, run, note)

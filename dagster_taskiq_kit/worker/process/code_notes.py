@@ -10,15 +10,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ...dagster_internals import names as seam
+from ...dagster_internals import names as internals
+from ...dagster_internals.code_locations import LoadedCode
 from ...vocabulary.tags import CODE_TAG
 from ..place import Place
 
 
 def warn_of_other_code(
     instance: dg.DagsterInstance,
-    run: seam.DagsterRun,
-    code: seam.LoadedCode,
+    run: internals.DagsterRun,
+    code: LoadedCode,
     place: Place,
     step_key: str | None = None,
 ) -> None:
@@ -35,7 +36,7 @@ def warn_of_other_code(
         warn(instance, run, note, step_key)
 
 
-def _notes(run: seam.DagsterRun, code: seam.LoadedCode, place: Place) -> Iterator[str]:
+def _notes(run: internals.DagsterRun, code: LoadedCode, place: Place) -> Iterator[str]:
     loaded = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(code.loaded_at_s))
     if place.stale:
         yield (
@@ -53,7 +54,7 @@ def _notes(run: seam.DagsterRun, code: seam.LoadedCode, place: Place) -> Iterato
 
 
 def warn(
-    instance: dg.DagsterInstance, run: seam.DagsterRun, note: str, step_key: str | None = None
+    instance: dg.DagsterInstance, run: internals.DagsterRun, note: str, step_key: str | None = None
 ) -> None:
     """Write a warning into a run's log."""
     instance.handle_new_event(

@@ -5,18 +5,16 @@ is the parent of whatever below it has lost its own (so all of it is found), has
 handlers, and finalizes only what was registered in itself.
 """
 
-import atexit
 import ctypes
 import gc
 import logging
-import multiprocessing.util
 import os
 import signal
 import sys
 import threading
-import weakref
 from pathlib import Path
 
+from ...host.library_internals import forget_exit_handlers, run_exit_handlers
 from ...host.process_tree import adopt_orphans
 
 _PR_SET_PDEATHSIG = 1
@@ -42,10 +40,7 @@ def become_child() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # What the fork server registered is its own to finalize; what the step registers is ours.
-    atexit._clear()
-    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
-    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
-    multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    forget_exit_handlers()
     os.register_at_fork(after_in_child=_end_at_signals)
     gc.enable()
 
@@ -108,9 +103,7 @@ def leave() -> None:
     reader of stdout that is gone); its fork server kills it then.
     """
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+        run_exit_handlers()
         logging.shutdown()  # it was registered before the fork, and is this process's all the same
         sys.stdout.flush()
         sys.stderr.flush()

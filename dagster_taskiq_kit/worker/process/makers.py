@@ -15,9 +15,10 @@ import dagster as dg
 
 from ...code_locations.code_location import CodeLocation
 from ...code_locations.source_files import SourceFiles
-from ...dagster_internals import names as seam
+from ...dagster_internals import code_locations, log_events
+from ...dagster_internals.code_locations import LoadedCode
 from ...dagster_internals.postgres import pool as instance_pool
-from ...dagster_internals.postgres.event_insert import write_events_shortly
+from ...dagster_internals.postgres.event_insert import store_plain_events_by_one_statement
 from ...dagster_internals.postgres.outages import open_instance_through_outages
 from ...dagster_internals.postgres.repeated_statements import repeat_what_broke
 from ...vocabulary.errors import CodeLoadFailed
@@ -72,7 +73,7 @@ class WarmMaker(Maker):
     """
 
     def __init__(
-        self, code: seam.LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance
+        self, code: LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance
     ) -> None:
         super().__init__()
         self._loaded = (code, prepared, instance)
@@ -113,13 +114,13 @@ def open_base() -> dg.DagsterInstance:
 
     To be called before code is loaded: the rehearsal changes what Dagster thinks is being loaded.
     """
-    seam.write_compute_logs_without_mirror()
+    log_events.write_compute_logs_without_mirror()
     rehearse()
-    seam.keep_reconstructed_code()
+    code_locations.keep_reconstructed_code()
     instance = open_instance_through_outages()
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
-    write_events_shortly(instance)
+    store_plain_events_by_one_statement(instance)
     repeat_what_broke(instance)
     instance_pool.close_connections(instance)
     return instance
@@ -127,7 +128,7 @@ def open_base() -> dg.DagsterInstance:
 
 def import_code(
     location: str, instance: dg.DagsterInstance, *, prepare: bool
-) -> tuple[seam.LoadedCode, PreparedJobs]:
+) -> tuple[LoadedCode, PreparedJobs]:
     """Import the user's code.
 
     Args:
@@ -138,7 +139,7 @@ def import_code(
     Raises:
         CodeLoadFailed: The code did not import.
     """
-    code = seam.load_code(CodeLocation(**json.loads(location)), instance)
+    code = code_locations.load_code(CodeLocation(**json.loads(location)), instance)
     code.fingerprint = SourceFiles(code.source_roots()).read().fingerprint
     prepared = PreparedJobs()
     if prepare:

@@ -12,8 +12,12 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...host.library_internals import bits_of, global_generator_of_numpy
+
 #: Entropy of the system has 128 bits; a seed that a person chose has not.
 _LARGEST_CHOSEN = 2**64
+#: Set on a generator of the standard library: it does not tell by itself.
+_CHOSEN = "dagster_taskiq_kit_seed_was_chosen"
 _NOT_THE_USERS = ("site-packages", "dist-packages")
 
 
@@ -26,7 +30,7 @@ def chosen_seeds_noted() -> Generator[None, None, None]:
         seed(self, a, version)
         if a is not None:
             with contextlib.suppress(AttributeError):
-                self._dagster_taskiq_kit_chosen = True  # type: ignore[attr-defined]
+                setattr(self, _CHOSEN, True)
 
     random.Random.seed = noting  # type: ignore[method-assign]
     try:
@@ -64,7 +68,7 @@ def reseed(generators: Iterable[Any]) -> None:
     The global one of the standard library is seeded anew by the interpreter's own fork hook.
     """
     numpy_random = sys.modules.get("numpy.random")
-    of_numpy = [getattr(getattr(numpy_random, "mtrand", None), "_rand", None)]
+    of_numpy = [global_generator_of_numpy(numpy_random)]
     for each in (*of_numpy, *generators):
         if each is not None and not _was_chosen(each):
             _reseed(each)
@@ -73,8 +77,8 @@ def reseed(generators: Iterable[Any]) -> None:
 def _was_chosen(generator: Any) -> bool:
     """Return whether somebody chose the seed; one of the standard library's does not tell."""
     if isinstance(generator, random.Random):
-        return getattr(generator, "_dagster_taskiq_kit_chosen", False)
-    bits = getattr(generator, "bit_generator", None) or generator._bit_generator
+        return bool(getattr(generator, _CHOSEN, False))
+    bits = bits_of(generator)
     sequence = getattr(bits, "seed_seq", None)
     entropy = getattr(sequence, "entropy", None)
     return not (isinstance(entropy, int) and entropy > _LARGEST_CHOSEN)
@@ -84,5 +88,5 @@ def _reseed(generator: Any) -> None:
     if isinstance(generator, random.Random):
         generator.seed()
         return
-    bits = getattr(generator, "bit_generator", None) or generator._bit_generator
+    bits = bits_of(generator)
     bits.state = type(bits)().state

@@ -9,6 +9,7 @@ Linux shows both under ``/proc``; elsewhere nothing is found, and nobody forks.
 import atexit
 import contextlib
 import fcntl
+import inspect
 import os
 import socket
 import sys
@@ -129,7 +130,9 @@ class ImportWatch:
             self._importing.pop()
 
     def _noting(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        by = sys._getframe(1).f_globals.get("__name__", "?")
+        frame = inspect.currentframe()
+        caller = frame.f_back if frame is not None else None
+        by = str(caller.f_globals.get("__name__", "?")) if caller is not None else "?"
         # Python's own modules finalize what is theirs; libraries, what they have for themselves.
         if by.partition(".")[0] not in sys.stdlib_module_names and self._is_users_import():
             name = getattr(function, "__qualname__", repr(function))

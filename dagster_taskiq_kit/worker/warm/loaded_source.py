@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...code_locations.source_files import Reading, Root, SourceFiles, roots_of_imported
-from ...dagster_internals.names import LoadedCode
+from ...dagster_internals.code_locations import LoadedCode
 
 #: How far behind the clock the time of a file that was just written may be.
 _COARSE_CLOCK_S = 0.05

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from ...dagster_internals import names as seam
+from ...dagster_internals import names as internals
+from ...dagster_internals import planning
+from ...dagster_internals.code_locations import LoadedCode
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ class _Prepared:
     """
 
     definition: dg.JobDefinition
-    config: seam.ResolvedRunConfig
-    plan: seam.ExecutionPlan
+    config: internals.ResolvedRunConfig
+    plan: internals.ExecutionPlan
 
 
 class PreparedJobs:
@@ -49,16 +51,16 @@ class PreparedJobs:
     def __len__(self) -> int:
         return len(self._prepared)
 
-    def prepare(self, code: seam.LoadedCode, instance: dg.DagsterInstance) -> None:
+    def prepare(self, code: LoadedCode, instance: dg.DagsterInstance) -> None:
         """Plan the jobs of a code location, as many as can be had in a few seconds."""
         try:
-            with seam.environment_of_steps(instance, code.location):
+            with planning.environment_of_steps(instance, code.location):
                 self._environment = dict(os.environ)
                 self._prepare_all(code)
         except Exception as error:  # noqa: BLE001  (a step says it: its environment cannot be had)
             logger.warning("Jobs are planned in their steps: %s", error)
 
-    def _prepare_all(self, code: seam.LoadedCode) -> None:
+    def _prepare_all(self, code: LoadedCode) -> None:
         deadline_s = time.monotonic() + _PREPARE_WITHIN_S
         for (_, name), job in code.jobs.items():
             if time.monotonic() > deadline_s:
@@ -66,15 +68,15 @@ class PreparedJobs:
                 return
             self._prepare(name, job)
 
-    def _prepare(self, name: str, job: seam.ReconstructableJob) -> None:
+    def _prepare(self, name: str, job: internals.ReconstructableJob) -> None:
         try:
             definition = job.get_definition()
-            if seam.is_reserved_asset_job_name(name):
+            if internals.is_reserved_asset_job_name(name):
                 return  # its runs have a selection, so each has a definition of its own
-            with seam.noticing_config_functions() as called:
-                config = seam.ResolvedRunConfig.build(definition, {})
+            with planning.noticing_config_functions() as called:
+                config = internals.ResolvedRunConfig.build(definition, {})
             if not called:
-                plan = seam.ExecutionPlan.build(definition, config)
+                plan = internals.ExecutionPlan.build(definition, config)
                 self._prepared[id(definition)] = _Prepared(definition, config, plan)
         except Exception as error:  # noqa: BLE001  (a step says it, should there ever be one)
             # Most often it needs a config.
@@ -85,8 +87,8 @@ class PreparedJobs:
         definition: dg.JobDefinition,
         run_config: Mapping[str, object],
         step_keys: Sequence[str],
-        known_state: seam.KnownExecutionState,
-    ) -> tuple[seam.ExecutionPlan, seam.ResolvedRunConfig] | None:
+        known_state: internals.KnownExecutionState,
+    ) -> tuple[internals.ExecutionPlan, internals.ResolvedRunConfig] | None:
         """Return the plan for some steps of a job and the config it was made with, or None."""
         prepared = self._prepared.get(id(definition))
         if (

@@ -15,7 +15,8 @@ import os
 
 import dagster as dg
 
-from ...dagster_internals import names as seam
+from ...dagster_internals import names as internals
+from ...dagster_internals import step_bodies
 from ...vocabulary.messages import CodeName, StepMessage
 
 #: The interpreter adapts code that it has executed a number of times.
@@ -72,8 +73,8 @@ def _execute_steps(instance: dg.DagsterInstance) -> None:
             step_key=step_key,
             attempt=1,
             code=CodeName(job=run.job_name),
-            retry_mode=seam.RetryMode.ENABLED.value,
-            known_state=seam.serialize_value(seam.KnownExecutionState()),
+            retry_mode=internals.RetryMode.ENABLED.value,
+            known_state=internals.serialize_value(internals.KnownExecutionState()),
         )
-        for _ in seam.step_events(instance, run, message, job, lambda *_: None):
+        for _ in step_bodies.step_events(instance, run, message, job, lambda *_: None):
             pass
