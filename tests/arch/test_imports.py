@@ -85,12 +85,13 @@ def test_dagster_facing_files_do_not_postpone_annotations():
     assert guilty == []
 
 
-def test_no_function_of_the_package_is_longer_than_a_screen():
+def test_no_body_of_a_function_is_longer_than_a_screen():
     too_long = {}
     for path in (ROOT / "dagster_taskiq_kit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                size = (node.end_lineno or 0) - node.lineno + 1
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                size = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
                 if size > 60:
                     too_long[f"{path.relative_to(ROOT)}:{node.name}"] = size
     assert too_long == {}
