@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test test-libraries check bench bench-cli bench-metrics soak clean
+.PHONY: demo dev test test-fast test-libraries check bench bench-cli bench-metrics soak clean
 
 demo: ## the demo job, executed on real input by real workers
 	@$(PYTHON) tools/setup_venv.py $(VENV) demo
@@ -12,6 +12,10 @@ demo: ## the demo job, executed on real input by real workers
 dev: ## the same stack with Dagster's UI, until Ctrl-C
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
 	@$(BIN)/dagster-taskiq dev -q default -q heavy
+
+test-fast: ## what needs no server: unit tests and the contracts of the house
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@$(BIN)/python -m pytest -n 2 -q tests/unit tests/arch $(PYTEST_ARGS)
 
 test: check ## everything that CI runs
 	@$(PYTHON) tools/setup_programs.py
