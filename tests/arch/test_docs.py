@@ -54,3 +54,24 @@ def test_the_shipped_dagster_yaml_has_the_figures_of_the_design():
         "poll_interval_seconds": 30,
     }
     assert shipped["run_retries"]["enabled"] is True
+
+
+def test_the_table_of_changes_names_files_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("## I want to change X") : page.index("## Why it is so")]
+    rows = re.findall(r"^\| (.+) \| `(.+)` \| `(.+)` \|$", table, flags=re.MULTILINE)
+    assert len(rows) >= 15
+    for what, begin, test in rows:
+        assert (ROOT / "dagster_taskiq_kit" / begin).is_file(), what
+        assert (ROOT / "tests" / test).is_file(), what
+
+
+def test_every_room_and_file_that_the_architecture_names_exists():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "dagster_taskiq_kit"
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    pictured = set(re.findall(r'^  \w+\["(\w+) ', page, flags=re.MULTILINE))
+    assert rooms <= pictured
+    named = re.findall(rf"`((?:{'|'.join(rooms)})/(?!test_)[\w/]+\.(?:py|lua))`", page)
+    assert len(named) > 30
+    assert [name for name in named if not (package / name).is_file()] == []

