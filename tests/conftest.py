@@ -6,19 +6,23 @@ Each test gets a namespace, and each PostgreSQL instance a database, of its own.
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dagster_shared.ipc
 import pytest
 
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.config.settings import TaskiqSettings
 from dagster_taskiq_kit.dev.embedded_broker import start_embedded
+from dagster_taskiq_kit.host import process_group
 from dagster_taskiq_kit.host.process_group import ProcessGroup, reset_interrupts
 from dagster_taskiq_kit.testing import Fleet
 from dagster_taskiq_kit.testing.fleet import OUR_LAUNCHER
+from tests.preloaded import Preloaded
 
 reset_interrupts()
 for name in [name for name in os.environ if name.startswith(("DAGSTER_TASKIQ_", "DAGSTER_HOME"))]:
@@ -40,6 +44,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return ranks[0] if ranks else len(_LONGEST_FIRST)
 
     items.sort(key=rank)
+
+
+class _Programs:
+    """``subprocess`` as whoever starts programs sees it: those of Dagster and the kit are forked."""
+
+    def __init__(self, preloaded: Preloaded) -> None:
+        self._preloaded = preloaded
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(subprocess, name)
+
+    def Popen(self, command, **options):  # noqa: N802
+        if self._preloaded.takes(command, options):
+            return self._preloaded.start(command, options)
+        return subprocess.Popen(command, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded(request) -> Iterator[None]:
+    """One process that has imported Dagster forks workers and code servers, where a test needs any."""
+    if not {"integration", "health", "chaos", "cli", "metrics", "parity", "browser"} & {
+        item.path.relative_to(Path(__file__).parent).parts[0] for item in request.session.items
+    }:
+        yield
+        return
+    forks = Preloaded()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (process_group, dagster_shared.ipc):
+            patch.setattr(module, "subprocess", _Programs(forks))
+        yield
+    forks.close()
 
 
 @pytest.fixture(scope="session")

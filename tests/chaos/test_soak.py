@@ -353,12 +353,17 @@ def left_over(chaos: Chaos) -> list[str]:
 
 
 def processes_of(home: Path) -> list[str]:
-    """Fork servers, guardians and children of a fleet that are there, also stopped ones."""
+    """Fork servers, guardians and children of a fleet that are there, also stopped ones.
+
+    Whatever of them does not print into a log or a compute log of the fleet is none of it.
+    """
     found = []
-    for process in psutil.process_iter(["name", "environ", "pid", "status"]):
-        of = (process.info["environ"] or {}).get("DAGSTER_HOME")
-        if process.info["name"] in (CHILD, FORK_SERVER, GUARDIAN) and of == str(home):
-            found.append(str(process.info))
+    for process in psutil.process_iter(["name", "pid", "status"]):
+        if process.info["name"] in (CHILD, FORK_SERVER, GUARDIAN):
+            with contextlib.suppress(OSError):
+                prints = os.readlink(f"/proc/{process.pid}/fd/2")
+                if prints.startswith(f"{home}/"):
+                    found.append(str(process.info))
     return found
 
 
