@@ -27,7 +27,6 @@ SIZES = ((10, 10), (100, 10), (10, 1000), (100, 1000))
 WAITING_EACH = 20
 SCRAPES = 15
 CYCLES, TURNS = 2000, 7
-DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,7 @@ def fill(connection: SyncConnection, queues: int, workers: int) -> None:
     for number in range(workers):
         served = [f"queue-{(number + k) % queues}" for k in range(3)]
         card = WorkerCard(f"worker-{number}", f"worker-{number}", "host", 1, served, 8, 4, ["code"])
-        connection.run(
-            worker_cards.renew(
-                card, lease_s=3600, held={}, instance_id="bench", outcome_ttl_s=DAY_S
-            )
-        )
+        connection.run(worker_cards.renew(card, lease_s=3600, held={}, instance_id="bench"))
 
 
 def submit(connection: SyncConnection, task_id: str, queue: str) -> None:
@@ -77,7 +72,6 @@ def submit(connection: SyncConnection, task_id: str, queue: str) -> None:
     connection.run(
         records.submit(
             task_id=task_id, kind=Kind.STEP, queue=queue, priority=5, run_id="", payload=b"{}",
-            outcome_ttl_s=DAY_S,
         )
     )  # fmt: skip
 
@@ -117,8 +111,8 @@ def cycles(connection: SyncConnection, prefix: str) -> float:
                 queues=["life"], oldest_first=False,
             )
         )  # fmt: skip
-        connection.run(records.begin(delivery.task_id, delivery.token, DAY_S))
-        connection.run(records.finish(delivery.task_id, delivery.token, State.SUCCEEDED, {}, DAY_S))
+        connection.run(records.begin(delivery.task_id, delivery.token))
+        connection.run(records.finish(delivery.task_id, delivery.token, State.SUCCEEDED, {}))
     return 1000 * (server_cpu_ms(connection) - began_ms) / CYCLES
 
 

@@ -24,12 +24,12 @@ from ..config.settings import TaskiqSettings
 from ..vocabulary.errors import BrokerError, BrokerUnavailable
 from .discovery import discovering_options
 from .keys import Keys
-from .replies import translate
+from .replies import as_our_error
 from .scripts import Call, load_script
 
 T = TypeVar("T")
 
-#: Reconnect backoff, design section 4.
+#: Pauses between two tries to reach the broker.
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LAST_S = 5.0
 _IDLE_CHECK_S = 15
@@ -69,19 +69,40 @@ def blocking_client(settings: TaskiqSettings) -> redis.asyncio.Redis:
 
 def understand(url: str, error: Exception) -> BrokerError:
     """Return our error for one that redis-py raised on a connection of this process."""
-    return translate(url, error, let_in=bool(_let_in & {url, None}))
+    return as_our_error(url, error, let_in=bool(_let_in & {url, None}))
 
 
-def _pauses_s() -> "Callable[[], float]":
-    """Return a source of growing, jittered pauses between two tries."""
-    pause_s = _BACKOFF_FIRST_S
+class _Tries:
+    """The tries of one call: after which error it is made again, and when.
 
-    def following() -> float:
-        nonlocal pause_s
-        now_s, pause_s = pause_s, min(pause_s * 2, _BACKOFF_LAST_S)
-        return now_s * random.uniform(0.5, 1.0)
+    Args:
+        settings: The deployment.
+        give_up_s: For how long to try; None for what the deployment says.
+    """
 
-    return following
+    def __init__(self, settings: TaskiqSettings, give_up_s: float | None) -> None:
+        self._url = settings.require_url()
+        self._pause_s = _BACKOFF_FIRST_S
+        give_up_s = settings.give_up_s if give_up_s is None else give_up_s
+        self._deadline_s = time.monotonic() + give_up_s
+
+    def answered(self, answer: T) -> T:
+        """Note that the broker has let this process in; returns its answer."""
+        _let_in.add(self._url)
+        return answer
+
+    def pause_s_after(self, error: Exception) -> float:
+        """Return after how long to try again; pauses grow, and vary so that not all come at once.
+
+        Raises:
+            BrokerError: It makes no sense to try again, or was tried for long enough.
+        """
+        ours = understand(self._url, error)
+        pause_s = self._pause_s * random.uniform(0.5, 1.0)
+        self._pause_s = min(self._pause_s * 2, _BACKOFF_LAST_S)
+        if not isinstance(ours, BrokerUnavailable) or time.monotonic() + pause_s > self._deadline_s:
+            raise ours from error
+        return pause_s
 
 
 class SyncConnection:
@@ -117,30 +138,20 @@ class SyncConnection:
 
     def attempt(self, ask: Callable[[], T], give_up_s: float | None = None) -> T:
         """Repeat ``ask`` while the broker is away; errors as for :meth:`run`."""
-        give_up_s = self.settings.give_up_s if give_up_s is None else give_up_s
-        deadline = time.monotonic() + give_up_s
-        pause_s = _pauses_s()
+        tries = _Tries(self.settings, give_up_s)
         while True:
             try:
-                answer = ask()
+                return tries.answered(ask())
             except (redis.exceptions.RedisError, OSError) as error:
-                ours = understand(self.url, error)
-                waiting_s = pause_s()
-                if not isinstance(ours, BrokerUnavailable) or (
-                    time.monotonic() + waiting_s > deadline
-                ):
-                    raise ours from error
-            else:
-                _let_in.add(self.url)
-                return answer
-            time.sleep(waiting_s)
+                pause_s = tries.pause_s_after(error)
+            time.sleep(pause_s)
 
     def _once(self, call: Call[T]) -> T:
-        script = load_script(call.script)
+        script, argv = load_script(call.script), call.argv(self.settings)
         try:
-            answer = self.client.evalsha(script.sha, 1, self.keys.prefix, *call.arguments)
+            answer = self.client.evalsha(script.sha, 1, self.keys.prefix, *argv)
         except redis.exceptions.NoScriptError:
-            answer = self.client.eval(script.source, 1, self.keys.prefix, *call.arguments)
+            answer = self.client.eval(script.source, 1, self.keys.prefix, *argv)
         return call.read(answer)
 
     def close(self) -> None:
@@ -173,34 +184,24 @@ class AsyncConnection:
         """Execute one call; the same contract as :meth:`SyncConnection.run`."""
 
         async def once() -> T:
-            script = load_script(call.script)
+            script, argv = load_script(call.script), call.argv(self.settings)
             try:
-                answer = await self.client.evalsha(script.sha, 1, self.keys.prefix, *call.arguments)
+                answer = await self.client.evalsha(script.sha, 1, self.keys.prefix, *argv)
             except redis.exceptions.NoScriptError:
-                answer = await self.client.eval(script.source, 1, self.keys.prefix, *call.arguments)
+                answer = await self.client.eval(script.source, 1, self.keys.prefix, *argv)
             return call.read(answer)
 
         return await self.attempt(once, give_up_s)
 
     async def attempt(self, ask: Callable[[], Awaitable[T]], give_up_s: float | None = None) -> T:
         """Repeat ``ask`` while the broker is away; errors as for :meth:`SyncConnection.run`."""
-        give_up_s = self.settings.give_up_s if give_up_s is None else give_up_s
-        deadline = time.monotonic() + give_up_s
-        pause_s = _pauses_s()
+        tries = _Tries(self.settings, give_up_s)
         while True:
             try:
-                answer = await ask()
+                return tries.answered(await ask())
             except (redis.exceptions.RedisError, OSError) as error:
-                ours = understand(self.url, error)
-                waiting_s = pause_s()
-                if not isinstance(ours, BrokerUnavailable) or (
-                    time.monotonic() + waiting_s > deadline
-                ):
-                    raise ours from error
-            else:
-                _let_in.add(self.url)
-                return answer
-            await asyncio.sleep(waiting_s)
+                pause_s = tries.pause_s_after(error)
+            await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
         """Close every connection of its own pool."""

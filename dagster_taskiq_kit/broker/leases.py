@@ -11,7 +11,7 @@ from typing import Any
 
 from ..vocabulary.states import State
 from .records import MAX_DELIVERIES
-from .scripts import Call, text
+from .scripts import Call, OfDeployment, text
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Silent:
 
 
 def rescue(
-    silent: Sequence[Silent], seen_at_ms: int, most_s: float, outcome_ttl_s: int
+    silent: Sequence[Silent], seen_at_ms: int, most_s: float
 ) -> Call[Sequence[Rescued] | None]:
     """Take from silent workers what they held.
 
@@ -80,7 +80,6 @@ def rescue(
         silent: Workers that did not renew for a lease.
         seen_at_ms: When that was last read, on the server's clock.
         most_s: How long ago that may be when the call is carried out.
-        outcome_ttl_s: How long the records of what is lost are kept.
 
     Returns:
         A call that answers None, and has done nothing, when the last look was not a moment ago by
@@ -95,7 +94,7 @@ def rescue(
         return [Rescued(task_id, State(state), worker) for task_id, state, worker in rows]
 
     arguments = [
-        str(MAX_DELIVERIES), str(outcome_ttl_s), str(seen_at_ms), str(int(most_s * 1000)),
+        str(MAX_DELIVERIES), OfDeployment.OUTCOME_TTL_S, str(seen_at_ms), str(int(most_s * 1000)),
         *(part for each in silent for part in (each.worker_id, each.renewal, str(int(each.for_s)))),
     ]  # fmt: skip
     return Call("rescue", arguments, read)

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from ..version import SCHEMA_VERSION
 from ..vocabulary.errors import MessageTooLarge, OlderWorkers
 from ..vocabulary.states import Kind, State, band_of_priority
-from .scripts import Call, text
+from .scripts import Call, OfDeployment, text
 
 #: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
 MAX_DELIVERIES = 3
@@ -97,7 +97,6 @@ def submit(
     priority: int,
     run_id: str,
     payload: bytes,
-    outcome_ttl_s: int,
     supersedes: str = "",
 ) -> Call[Submitted]:
     """Create a record and queue it, unless a record of that id exists.
@@ -109,7 +108,6 @@ def submit(
         priority: Clamped to the bands 0..10.
         run_id: The Dagster run, or '' for a user's own task.
         payload: The taskiq message.
-        outcome_ttl_s: How long the record is kept when its run is cancelled and it ends at once.
         supersedes: The lost message that this one takes the place of: a run's last execution.
 
     Returns:
@@ -123,7 +121,7 @@ def submit(
         raise MessageTooLarge(task_id, len(payload), MAX_PAYLOAD_BYTES)
     arguments = [
         task_id, kind.value, queue, str(band_of_priority(priority)), run_id, payload,
-        str(outcome_ttl_s), supersedes, str(SCHEMA_VERSION),
+        OfDeployment.OUTCOME_TTL_S, supersedes, str(SCHEMA_VERSION),
     ]  # fmt: skip
 
     def read(answer: Sequence[Any]) -> Submitted:
@@ -185,9 +183,9 @@ def _requeued(answer: Any) -> Requeued:
     return cast("Requeued", text(answer))
 
 
-def begin(task_id: str, token: str, outcome_ttl_s: int) -> Call[Verdict]:
+def begin(task_id: str, token: str) -> Call[Verdict]:
     """Ask whether a claimed message may begin; nothing of the user's runs before it says ok."""
-    return Call("begin", [task_id, token, str(outcome_ttl_s)], _verdict)
+    return Call("begin", [task_id, token, OfDeployment.OUTCOME_TTL_S], _verdict)
 
 
 def tell(task_id: str, token: str) -> Call[Verdict]:
@@ -200,7 +198,6 @@ def finish(
     token: str,
     outcome: State,
     detail: Mapping[str, Any],
-    outcome_ttl_s: int,
     dead_letter: str = "",
 ) -> Call[Verdict]:
     """End a message that its owner executed.
@@ -210,44 +207,41 @@ def finish(
         token: Owner token of the delivery.
         outcome: A terminal state, or LOST.
         detail: What the orchestrator and an operator may want to know, as JSON.
-        outcome_ttl_s: How long the record is kept.
         dead_letter: Why its payload shall go to the dead letters; '' for not.
     """
-    arguments = [task_id, token, outcome.value, json.dumps(detail), str(outcome_ttl_s), dead_letter]
+    arguments = [
+        task_id, token, outcome.value, json.dumps(detail), OfDeployment.OUTCOME_TTL_S, dead_letter,
+    ]  # fmt: skip
     return Call("finish", arguments, _verdict)
 
 
-def requeue(
-    task_id: str, token: str, reason: str, outcome_ttl_s: int, *, counts: bool
-) -> Call[Requeued]:
+def requeue(task_id: str, token: str, reason: str, *, counts: bool) -> Call[Requeued]:
     """Give a claimed message, or a run that is to be resumed elsewhere, back to its queue.
 
     Args:
         task_id: The message.
         token: Owner token of the delivery.
         reason: What happened to it, for the dead letter that it becomes after too many deliveries.
-        outcome_ttl_s: How long the record is kept in that case.
         counts: Whether this delivery counts; a drain's does not.
     """
     limit = str(MAX_DELIVERIES if counts else 0)
-    return Call("requeue", [task_id, token, limit, reason, str(outcome_ttl_s)], _requeued)
+    return Call("requeue", [task_id, token, limit, reason, OfDeployment.OUTCOME_TTL_S], _requeued)
 
 
-def cancel(run_id: str, *, whole_run: bool, outcome_ttl_s: int) -> Call[Cancelled]:
+def cancel(run_id: str, *, whole_run: bool) -> Call[Cancelled]:
     """Cancel a run's messages.
 
     Args:
         run_id: The Dagster run.
         whole_run: True cancels the run message and every later submit too; False its steps only.
-        outcome_ttl_s: How long the records are kept.
     """
-    arguments = [run_id, "1" if whole_run else "0", str(outcome_ttl_s)]
+    arguments = [run_id, "1" if whole_run else "0", OfDeployment.OUTCOME_TTL_S]
     return Call("cancel", arguments, lambda answer: Cancelled(*(int(part) for part in answer)))
 
 
-def cancel_message(task_id: str, outcome_ttl_s: int) -> Call[str]:
+def cancel_message(task_id: str) -> Call[str]:
     """Cancel one message; answers ``cancelled``, ``ordered`` (its owner stops it) or ``over``."""
-    return Call("cancel_message", [task_id, str(outcome_ttl_s)], text)
+    return Call("cancel_message", [task_id, OfDeployment.OUTCOME_TTL_S], text)
 
 
 def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[Verdict]:
@@ -266,19 +260,18 @@ def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[Ve
     return Call("restate", arguments, _verdict)
 
 
-def revive(task_id: str, reason: str, outcome_ttl_s: int) -> Call[State | None]:
+def revive(task_id: str, reason: str) -> Call[State | None]:
     """Hand a lost run out again that had never begun; answers the state that it is in then.
 
     Args:
         task_id: The message.
         reason: What happened to it, for the dead letter that it becomes after too many deliveries.
-        outcome_ttl_s: How long the record is kept in that case.
     """
 
     def read(answer: Any) -> State | None:
         return None if text(answer) == "none" else State(text(answer))
 
-    return Call("revive", [task_id, str(MAX_DELIVERIES), reason, str(outcome_ttl_s)], read)
+    return Call("revive", [task_id, str(MAX_DELIVERIES), reason, OfDeployment.OUTCOME_TTL_S], read)
 
 
 def take_turn(duty: str, worker_id: str, overdue: str = "") -> Call[str]:

@@ -73,7 +73,7 @@ def code_of(error: Exception) -> str:
     return next((word for word in words if word in known), "")
 
 
-def translate(url: str, error: Exception, *, let_in: bool = False) -> BrokerError:
+def as_our_error(url: str, error: Exception, *, let_in: bool = False) -> BrokerError:
     """Return our error for one that redis-py raised.
 
     Args:

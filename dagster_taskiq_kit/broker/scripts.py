@@ -7,10 +7,12 @@ idempotent for (task id, owner token), so a call may be repeated after a lost re
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from importlib import resources
 from typing import Any, Generic, TypeVar
 
+from ..config.settings import TaskiqSettings
 from ..vocabulary.states import TRANSITIONS
 from .buckets import lua_buckets
 from .keys import lua_key_functions
@@ -33,6 +35,13 @@ class Script:
     sha: str
 
 
+class OfDeployment(Enum):
+    """An argument that the connection fills in from the settings of its deployment."""
+
+    #: How long a record is kept after its end, in seconds.
+    OUTCOME_TTL_S = "outcome_ttl_s"
+
+
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """One atomic request to the broker.
@@ -44,8 +53,15 @@ class Call(Generic[T]):
     """
 
     script: str
-    arguments: Sequence[str | bytes]
+    arguments: Sequence[str | bytes | OfDeployment]
     read: Callable[[Any], T]
+
+    def argv(self, settings: TaskiqSettings) -> Sequence[str | bytes]:
+        """Return its arguments for one deployment."""
+        return [
+            str(getattr(settings, each.value)) if isinstance(each, OfDeployment) else each
+            for each in self.arguments
+        ]
 
 
 def _legal_transitions() -> str:

@@ -127,7 +127,6 @@ class PriorityStreamBroker(BaseRedisBroker):
                 priority=priority,
                 run_id=str(labels.get(RUN_ID_LABEL, "")),
                 payload=message.message,
-                outcome_ttl_s=self.settings.outcome_ttl_s,
             )
         )
 
@@ -183,7 +182,6 @@ class PriorityStreamBroker(BaseRedisBroker):
                             answer.task_id,
                             answer.token,
                             "drained",
-                            self.settings.outcome_ttl_s,
                             counts=False,
                         )
                     )

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from ..host.boot_time import boot_time_s
 from ..version import SCHEMA_VERSION, __version__
 from .connection import SyncConnection
-from .scripts import Call, text
+from .scripts import Call, OfDeployment, text
 
 _ORDER_TTL_S = 3_600
 
@@ -142,7 +142,6 @@ def renew(
     lease_s: float,
     held: Mapping[str, Holding],
     instance_id: str,
-    outcome_ttl_s: int,
 ) -> Call[Mapping[str, Order]]:
     """Renew a worker's lease and fetch orders for what it holds.
 
@@ -151,7 +150,6 @@ def renew(
         lease_s: How long the lease is good from now.
         held: Every message it holds, by task id.
         instance_id: The Dagster instance, which a server that forgot everything is told again.
-        outcome_ttl_s: How long the records are kept of what the worker does not know of.
 
     Returns:
         A call that answers with orders by task id: ``revoked``, ``cancel``, or ``forgotten`` for
@@ -168,8 +166,8 @@ def renew(
         for part in (task_id, holding.token, "1" if holding.began else "0")
     ]
     arguments = [
-        card.worker_id, str(int(lease_s * 1000)), card.to_json(), instance_id, str(outcome_ttl_s),
-        *triples,
+        card.worker_id, str(int(lease_s * 1000)), card.to_json(), instance_id,
+        OfDeployment.OUTCOME_TTL_S, *triples,
     ]  # fmt: skip
     return Call("renew", arguments, read)
 

@@ -75,10 +75,9 @@ def purge(name: str, yes: bool, as_json: bool, **broker: Any) -> None:
         if not yes:
             click.confirm(f"End {said}?", abort=True, err=True)
         runs = [task_id for task_id in waiting if task_id.startswith(f"{Kind.RUN.value}:")]
-        ttl_s = connection.settings.outcome_ttl_s
         for task_id in waiting:
             if task_id not in runs:
-                connection.run(records.cancel_message(task_id, ttl_s))
+                connection.run(records.cancel_message(task_id))
         if runs:
             with open_instance() as instance:
                 for task_id in runs:

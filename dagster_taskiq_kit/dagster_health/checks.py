@@ -17,7 +17,7 @@ from ..health.snapshot import Snapshot
 from ..vocabulary.tags import INLINE_TAG
 from ..vocabulary.wording import first_few
 from .assets import CoercibleToPrefix, subject_key, subjects
-from .health_reading import HealthReading, deployment, read_health
+from .health_reading import HealthReading, completed_by_environment, read_health
 
 _BY_HAND = (
     " The sensor reports it; executed by hand it runs in the code server and never waits in the "
@@ -91,7 +91,7 @@ def _checks(
         op_tags={INLINE_TAG: "true"},
     )
     def health_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        reading = read_health(deployment(settings), context.instance)
+        reading = read_health(completed_by_environment(settings), context.instance)
         for key in context.selected_asset_check_keys:
             finding = _finding(reading, by_key[key.asset_key], key.name)
             if not finding.known:

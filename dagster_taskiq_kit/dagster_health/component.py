@@ -14,20 +14,14 @@ from .definitions import build_taskiq_definitions
 from .stuck_runs import StuckRunPolicy
 
 
-class Objective(dg.Model, dg.Resolvable):
-    """What a queue promises; as for :class:`~.settings.QueueObjective`."""
-
-    slo_s: float = 60.0
-    backlog_warn: int = 50
-    backlog_error: int = 200
-    min_workers: int = 1
-    redeliveries_warn: int = 3
+class Objective(QueueObjective, dg.Resolvable):
+    """What a queue promises, as a component's YAML says it."""
 
 
 class TaskiqHealthComponent(dg.Component, dg.Model, dg.Resolvable):
     """Broker, queues, workers and open runs as assets with checks, and the sensors that watch them.
 
-    Attributes are those of :func:`~.health_definitions.build_taskiq_definitions`; what is left out
+    Attributes are those of :func:`~.definitions.build_taskiq_definitions`; what is left out
     has its defaults, and url and namespace may come from ``DAGSTER_TASKIQ_URL`` and
     ``DAGSTER_TASKIQ_NAMESPACE``.
     """
@@ -53,15 +47,12 @@ class TaskiqHealthComponent(dg.Component, dg.Model, dg.Resolvable):
             ConfigurationError: A value can never work.
         """
         del context  # everything is said by the attributes
-        queues = {
-            name: QueueObjective(**promised.model_dump()) for name, promised in self.queues.items()
-        }
         settings = TaskiqSettings.resolve(
             {
                 "url": self.url,
                 "namespace": self.namespace,
                 "default_queue": self.default_queue,
-                "queues": queues or None,
+                "queues": self.queues or None,
                 "shared_storage": self.shared_storage,
             },
             where="attributes of TaskiqHealthComponent",

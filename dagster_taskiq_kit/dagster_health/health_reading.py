@@ -94,7 +94,7 @@ def _read(
     return snapshot, judge(snapshot, settings)
 
 
-def deployment(settings: TaskiqSettings | None) -> TaskiqSettings:
+def completed_by_environment(settings: TaskiqSettings | None) -> TaskiqSettings:
     """Return the settings, with what they leave open from this process's environment.
 
     Raises:

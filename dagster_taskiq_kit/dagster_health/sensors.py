@@ -24,7 +24,7 @@ from ..vocabulary.errors import BrokerError, ConfigurationError
 from ..vocabulary.seconds import check_seconds
 from .assets import CoercibleToPrefix, subject_key, subjects
 from .checks import evaluation, worker_table
-from .health_reading import HealthReading, deployment, read_health
+from .health_reading import HealthReading, completed_by_environment, read_health
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +78,15 @@ def build_taskiq_health_sensor(
     def health_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.from_json(context.cursor)
         other = _watched_by_another(
-            deployment(settings), context, minimum_interval_seconds, no_progress_s
+            completed_by_environment(settings), context, minimum_interval_seconds, no_progress_s
         )
         if other is not None:
             said = f"{other} watches namespace {settings.namespace!r} already: this one is quiet."
             return dg.SensorResult(skip_reason=said, cursor=context.cursor)
         try:
-            found = read_health(deployment(settings), context.instance, no_progress_s=no_progress_s)
+            found = read_health(
+                completed_by_environment(settings), context.instance, no_progress_s=no_progress_s
+            )
         except ConfigurationError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         now_s = time.time()

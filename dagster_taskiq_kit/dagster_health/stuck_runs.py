@@ -22,7 +22,7 @@ from ..vocabulary.seconds import check_seconds
 from ..vocabulary.states import OWNED
 from ..vocabulary.tags import STUCK_ACTION_TAG
 from ..vocabulary.wording import counted
-from .health_reading import GIVE_UP_S, deployment, read_health
+from .health_reading import GIVE_UP_S, completed_by_environment, read_health
 from .run_health import STATUS, Cause, StuckRun, stuck_mark
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def build_taskiq_stuck_run_sensor(
         description=f"Finds runs that do not get on by themselves (policy: {chosen.value}).",
     )
     def stuck_run_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        found_settings = deployment(settings)
+        found_settings = completed_by_environment(settings)
         try:
             found = read_health(found_settings, context.instance, no_progress_s=no_progress_s)
         except ConfigurationError as error:
@@ -196,8 +196,7 @@ class StuckRunActions:
         )
 
     def _stop_messages(self, run: internals.DagsterRun) -> None:
-        ttl_s = self._broker.settings.outcome_ttl_s
-        self._broker.run(records.cancel(run.run_id, whole_run=True, outcome_ttl_s=ttl_s))
+        self._broker.run(records.cancel(run.run_id, whole_run=True))
 
     def _executed_by_a_live_worker(self, run: internals.DagsterRun) -> bool:
         ids: Sequence[str] = readings.open_messages(self._broker, [run.run_id])[run.run_id]

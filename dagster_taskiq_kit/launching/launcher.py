@@ -194,7 +194,7 @@ class TaskiqRunLauncher(internals.RunLauncher, internals.ConfigurableClass):
             # that. The reconciler stops what is left, of whichever of the two it was.
             return True
         self._instance.report_run_canceling(run)
-        cancel = records.cancel(run_id, whole_run=True, outcome_ttl_s=self.settings.outcome_ttl_s)
+        cancel = records.cancel(run_id, whole_run=True)
         try:
             done = self.broker.run(cancel, give_up_s=_TERMINATE_GIVE_UP_S)
         except BrokerUnavailable as error:

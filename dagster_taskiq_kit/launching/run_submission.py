@@ -76,7 +76,6 @@ class RunSubmission:
                 priority=route.priority,
                 run_id=run.run_id,
                 payload=messages.encode(message),
-                outcome_ttl_s=self._settings.outcome_ttl_s,
                 supersedes=before.task_id if before else "",
             )
         )

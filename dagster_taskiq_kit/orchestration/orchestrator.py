@@ -384,9 +384,8 @@ class Orchestrator:
     def _stop_steps(self) -> None:
         if not self._in_flight and not self._leaving:
             return
-        ttl_s = self._settings.outcome_ttl_s
         try:
-            self._broker.run(records.cancel(self._run.run_id, whole_run=False, outcome_ttl_s=ttl_s))
+            self._broker.run(records.cancel(self._run.run_id, whole_run=False))
         except BrokerUnavailable as error:
             self._say(f"{error} Steps that run are stopped when it is back.")
 

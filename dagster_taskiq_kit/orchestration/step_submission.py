@@ -109,7 +109,6 @@ class StepSubmission:
                 priority=route.priority,
                 run_id=self._run_id,
                 payload=messages.encode(message),
-                outcome_ttl_s=self._settings.outcome_ttl_s,
             )
         )
 

@@ -164,7 +164,6 @@ class UserTasks:
                 priority=band,
                 run_id=self._run.run_id,
                 payload=self._sender.formatter.dumps(message).message,
-                outcome_ttl_s=self._settings.outcome_ttl_s,
             )
         )
         return TaskHandle(message.task_id, task.task_name, str(chosen), self)
@@ -176,7 +175,7 @@ class UserTasks:
     def cancel(self, handles: Iterable[TaskHandle]) -> None:
         """Have tasks end."""
         for handle in handles:
-            call = records.cancel_message(handle.task_id, self._settings.outcome_ttl_s)
+            call = records.cancel_message(handle.task_id)
             self._broker.run(call)
 
     def results(

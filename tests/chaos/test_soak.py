@@ -33,9 +33,11 @@ from .own_broker import OwnBroker
 from .test_database_refusals import read_only
 
 STATUS = dg.DagsterRunStatus
-SOAK_S = float(os.environ.get("SOAK_S", "90"))
+SOAK_S = float(os.environ.get("SOAK_S", "40"))
 #: How often each class of faults must have hit a busy target.
-HITS = max(5, int(SOAK_S / 30))
+HITS = max(4, int(SOAK_S / 30))
+#: Longest wait for that, beyond the time of the soak: a busy machine takes its time.
+HITS_WITHIN_S = 400.0
 SEED = int(os.environ.get("SOAK_SEED", time.time_ns() % 1_000_000))
 STEPS_OF_ENDURING = 4
 FREEZE_CLAIM = "freeze between claim and start"
@@ -50,6 +52,8 @@ JUMP_S = 3600
 PACKAGE = Path(dagster_taskiq_kit.__file__).parent
 #: What keeps a worker from touching what was given to another.
 OWNER_CHECK = "or record.owner ~= token"
+
+pytestmark = pytest.mark.timeout(SOAK_S + 2 * HITS_WITHIN_S)
 
 
 class Soak:
@@ -289,7 +293,7 @@ def rage(soak: Soak, seconds: float, hits: int) -> None:
     until_s = time.monotonic() + seconds
     soak.keep_workers(3)
     while time.monotonic() < until_s or min(soak.hits[name] for name in soak.faults) < hits:
-        if time.monotonic() > until_s + 90:
+        if time.monotonic() > until_s + HITS_WITHIN_S:
             pytest.fail(f"faults missed: {soak.hits}")
         soak.keep_workers(3)
         soak.keep_runs(3)
@@ -361,7 +365,7 @@ def processes_of(home: Path) -> list[str]:
     for process in psutil.process_iter(["name", "pid", "status"]):
         if process.info["name"] in (CHILD, FORK_SERVER, GUARDIAN):
             with contextlib.suppress(OSError):
-                prints = os.readlink(f"/proc/{process.pid}/fd/2")
+                prints = str(Path(f"/proc/{process.pid}/fd/2").readlink())
                 if prints.startswith(f"{home}/"):
                     found.append(str(process.info))
     return found

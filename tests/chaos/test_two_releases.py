@@ -27,7 +27,7 @@ CHANGES = {
         (f'__version__ = "{__version__}"', f'__version__ = "{NEWER}"'),
         (f"SCHEMA_VERSION = {SCHEMA_VERSION}", f"SCHEMA_VERSION = {SCHEMA_VERSION + 1}"),
     ],
-    "messages.py": [
+    "vocabulary/messages.py": [
         ("    tell_outputs: bool = False\n", "    tell_outputs: bool = False\n    new: str = ''\n")
     ],
 }

@@ -25,7 +25,7 @@ def submit(live, task_id, *, queue, priority=5, run_id="r1", kind=Kind.STEP, pay
     live.fleet.broker.run(
         records.submit(
             task_id=task_id, kind=kind, queue=queue, priority=priority, run_id=run_id,
-            payload=payload, outcome_ttl_s=3600,
+            payload=payload,
         )
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ def submit(connection, task_id, *, queue="default", priority=5, run_id="r1", kin
     connection.run(
         records.submit(
             task_id=task_id, kind=kind, queue=queue, priority=priority, run_id=run_id,
-            payload=b"{}", outcome_ttl_s=3600,
+            payload=b"{}",
         )
     )  # fmt: skip
 

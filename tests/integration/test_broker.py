@@ -21,8 +21,6 @@ from dagster_taskiq_kit.health.snapshot import read_snapshot
 from dagster_taskiq_kit.vocabulary.errors import BrokerUnavailable, UnfitServer, WrongInstance
 from dagster_taskiq_kit.vocabulary.states import Kind, State
 
-DAY_S = 86_400
-
 
 class Client:
     """Submits and claims with short words."""
@@ -40,7 +38,6 @@ class Client:
                 priority=priority,
                 run_id=run_id,
                 payload=b"{}",
-                outcome_ttl_s=DAY_S,
             )
         )
 
@@ -57,11 +54,11 @@ class Client:
         )
 
     def begin(self, delivery):
-        return self.connection.run(records.begin(delivery.task_id, delivery.token, DAY_S))
+        return self.connection.run(records.begin(delivery.task_id, delivery.token))
 
     def finish(self, delivery, outcome=State.SUCCEEDED, dead=""):
         return self.connection.run(
-            records.finish(delivery.task_id, delivery.token, outcome, {}, DAY_S, dead)
+            records.finish(delivery.task_id, delivery.token, outcome, {}, dead)
         )
 
     def done(self):
@@ -82,11 +79,11 @@ class Client:
 
     def requeue(self, delivery, *, counts=True):
         return self.connection.run(
-            records.requeue(delivery.task_id, delivery.token, "died", DAY_S, counts=counts)
+            records.requeue(delivery.task_id, delivery.token, "died", counts=counts)
         )
 
     def cancel(self, run_id="r", *, whole_run=True):
-        return self.connection.run(records.cancel(run_id, whole_run=whole_run, outcome_ttl_s=DAY_S))
+        return self.connection.run(records.cancel(run_id, whole_run=whole_run))
 
     def record(self, task_id):
         return readings.fetch(self.connection, task_id)
@@ -279,7 +276,7 @@ def test_renewal_carries_back_what_is_revoked_or_cancelled(client, connection):
     client.requeue(held["taken"])
     client.claim(worker="other")
     card = WorkerCard("w", "w", "h", 1, ["default"], 3, 1, ["code"])
-    orders = connection.run(worker_cards.renew(card, 15.0, named, "instance", 60))
+    orders = connection.run(worker_cards.renew(card, 15.0, named, "instance"))
     assert orders == {"cancelled": "cancel", "taken": "revoked"}
     (worker,) = read_snapshot(connection).workers
     assert worker.live
@@ -291,7 +288,7 @@ def test_ended_records_lose_their_payload_and_expire(client, connection):
     client.done()
     key = connection.keys.name("record", "a")
     assert not connection.client.hexists(key, "payload")
-    assert 0 < connection.client.ttl(key) <= DAY_S
+    assert 0 < connection.client.ttl(key) <= connection.settings.outcome_ttl_s
 
 
 def test_a_namespace_belongs_to_the_first_instance_that_uses_it(connection):
@@ -313,7 +310,7 @@ def test_a_server_that_evicts_keys_is_refused(connection):
 def test_an_absent_broker_is_one_sentence_within_a_bound():
     settings = TaskiqSettings.resolve({"url": "redis://:secret@127.0.0.1:1/0"})
     with pytest.raises(BrokerUnavailable, match="Is the server running") as caught:
-        SyncConnection(settings).run(records.begin("a", "b", DAY_S), give_up_s=0.3)
+        SyncConnection(settings).run(records.begin("a", "b"), give_up_s=0.3)
     assert "secret" not in str(caught.value)
 
 
@@ -338,7 +335,7 @@ def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back
             if queue != "claimed":
                 assert (client.begin(delivery), client.finish(delivery)) == ("ok", "ok")
     card = WorkerCard("w-1", "w", "h", 1, ["served"], 1, 0, ["code"])
-    client.connection.run(worker_cards.renew(card, 30, {}, "i", DAY_S))
+    client.connection.run(worker_cards.renew(card, 30, {}, "i"))
     # Used a moment ago, each is kept.
     assert client.connection.run(records.prune(60)) == []
     client.next_millisecond()
@@ -360,7 +357,7 @@ def test_a_queue_that_nobody_uses_serves_or_needs_is_forgotten_and_may_come_back
 def test_a_turn_stays_with_its_holder_until_it_is_dead_or_overdue(connection):
     def renew(worker_id):
         card = WorkerCard(worker_id, worker_id, "h", 1, ["default"], 1, 1, ["code"])
-        connection.run(worker_cards.renew(card, 30, {}, "i", DAY_S))
+        connection.run(worker_cards.renew(card, 30, {}, "i"))
 
     def ask(worker_id, overdue=""):
         return connection.run(records.take_turn("duty", worker_id, overdue))
@@ -399,7 +396,7 @@ def test_status_says_what_the_health_rules_say_and_its_exit_code_is_theirs(conne
     assert said["severity"] == "error"
     assert [q["backlog"] for q in said["queues"]] == [1]
     card = WorkerCard("w", "w", "h", 1, ["default"], 3, 1, ["code"])
-    connection.run(worker_cards.renew(card, 60.0, {}, "instance", 60))
+    connection.run(worker_cards.renew(card, 60.0, {}, "instance"))
     green = status()
     assert green.returncode == 0, green.stdout
     assert green.stdout.startswith("All 14 checks pass.")

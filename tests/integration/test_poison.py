@@ -22,7 +22,6 @@ from dagster_taskiq_kit.vocabulary import messages
 from dagster_taskiq_kit.vocabulary.errors import MessageError
 from dagster_taskiq_kit.vocabulary.states import Kind, State
 
-DAY_S = 86_400
 ROUNDS, A_ROUND = 40, 75
 RUBBISH = [
     b"", b"0", b"-1", b"1e400", b"nan", b"queued", b"running", b"succeeded", b"run", b"task", b"\xff\xfe",
@@ -38,7 +37,7 @@ def submit(connection, task_id) -> None:
     connection.run(
         records.submit(
             task_id=task_id, kind=Kind.STEP, queue="default", priority=5, run_id="r",
-            payload=b"{}", outcome_ttl_s=DAY_S,
+            payload=b"{}",
         )
     )  # fmt: skip
 
@@ -160,7 +159,7 @@ def claim(connection, token):
 def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(connection, seed):
     """Three thousand spoiled messages in all; a good one among them is handed out each time."""
     chance = random.Random(seed)
-    connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
+    connection.run(worker_cards.renew(CARD, 15, {}, "i"))
     for number in range(A_ROUND):
         submit(connection, f"step:r:{number}:1")
         Spoiler(chance, connection, f"step:r:{number}:1").spoil()
@@ -173,7 +172,7 @@ def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(conne
         handed_out.add(answer.task_id)
         with contextlib.suppress(MessageError):
             messages.decode(answer.task_id, answer.kind, answer.payload)
-        connection.run(records.finish(answer.task_id, answer.token, State.REFUSED, {}, DAY_S, "x"))
+        connection.run(records.finish(answer.task_id, answer.token, State.REFUSED, {}, "x"))
     else:
         pytest.fail("the queue hands out for ever")
     assert "step:r:good:1" in handed_out
@@ -183,7 +182,7 @@ def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(conne
     snapshot = read_snapshot(connection)
     assert judge(snapshot, connection.settings)
     assert connection.run(leases.leases()).renewals
-    connection.run(worker_cards.renew(CARD, 15, {}, "i", DAY_S))
+    connection.run(worker_cards.renew(CARD, 15, {}, "i"))
     readings.fetch_all(connection, [f"step:r:{number}:1" for number in range(A_ROUND)])
     assert list(BrokerSource(connection.settings)())
     read_histograms(connection)
@@ -197,7 +196,7 @@ def test_a_claim_ends_in_a_delivery_or_a_dead_letter_whatever_stands_there(conne
     connection.run(records.take_turn("x", "w-1"))
     for letter in dead_letters.read_all(connection):
         connection.run(dead_letters.requeue(letter.entry_id))
-    connection.run(records.cancel("r", whole_run=True, outcome_ttl_s=DAY_S))
+    connection.run(records.cancel("r", whole_run=True))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -209,7 +208,7 @@ def test_what_is_spoiled_while_a_worker_holds_it_stops_no_renewal_and_no_rescue(
         submit(connection, f"step:r:{number}:1")
         deliveries.append(claim(connection, f"w-1#{number}"))
         if number % 2:
-            connection.run(records.begin(deliveries[-1].task_id, deliveries[-1].token, DAY_S))
+            connection.run(records.begin(deliveries[-1].task_id, deliveries[-1].token))
     for delivery in deliveries:
         record = key("record", delivery.task_id)
         if chance.randrange(5):
@@ -221,17 +220,17 @@ def test_what_is_spoiled_while_a_worker_holds_it_stops_no_renewal_and_no_rescue(
     held = {each.task_id: Holding(each.token, number % 2 == 1)
             for number, each in enumerate(deliveries[:10])}  # fmt: skip
     for _ in range(3):  # what it does not name is taken from it
-        connection.run(worker_cards.renew(CARD, 15, held, "i", DAY_S))
+        connection.run(worker_cards.renew(CARD, 15, held, "i"))
     for began, delivery in [(number % 2, each) for number, each in enumerate(deliveries[:6])]:
         end = (
-            records.finish(delivery.task_id, delivery.token, State.FAILED, {}, DAY_S)
+            records.finish(delivery.task_id, delivery.token, State.FAILED, {})
             if began
-            else records.requeue(delivery.task_id, delivery.token, "x", DAY_S, counts=True)
+            else records.requeue(delivery.task_id, delivery.token, "x", counts=True)
         )
         connection.run(end)
     seen = connection.run(leases.leases())
     silent = leases.Silent("w-1", seen.renewals["w-1"], 20)
-    assert connection.run(leases.rescue([silent], seen.at_ms, 60, DAY_S)) is not None
+    assert connection.run(leases.rescue([silent], seen.at_ms, 60)) is not None
     assert connection.run(leases.leases()).renewals == {}
     assert read_snapshot(connection).workers == []
 

@@ -35,7 +35,6 @@ from dagster_taskiq_kit.vocabulary.states import (
     band_of_priority,
 )
 
-DAY_S = 86_400
 #: No lease ends by itself while a sequence runs.
 LONG_S = 3_600.0
 ANY_QUEUES = [["a", "b"], ["b", "a"], ["a"], ["b"]]
@@ -119,7 +118,7 @@ class RecordMachine(AgreesWithTheModel):
         answer = self.call(
             records.submit(
                 task_id=task_id, kind=kind, queue=queue, priority=priority, run_id=run_id,
-                payload=PAYLOAD, outcome_ttl_s=DAY_S, supersedes=before,
+                payload=PAYLOAD, supersedes=before,
             ),
             lambda first: records.Submitted(False, first.state),
         )  # fmt: skip
@@ -162,7 +161,7 @@ class RecordMachine(AgreesWithTheModel):
     @rule(run_id=st.sampled_from(RUNS), whole=st.sampled_from([False, False, True]))
     def cancel(self, run_id, whole):
         answer = self.call(
-            records.cancel(run_id, whole_run=whole, outcome_ttl_s=DAY_S),
+            records.cancel(run_id, whole_run=whole),
             # It orders again; an order may be heard twice.
             lambda _: self.model.cancel(run_id, whole=whole),
         )
@@ -177,7 +176,7 @@ class RecordMachine(AgreesWithTheModel):
             self.model.move(record, State.CRASHED)
         elif record.state is State.LOST:
             self.model.give_back(record, counts=True)
-        assert self.call(records.revive(task_id, "lost", DAY_S)) is record.state
+        assert self.call(records.revive(task_id, "lost")) is record.state
 
     @something_is_dead
     @rule(index=letters)
@@ -254,7 +253,7 @@ class RecordMachine(AgreesWithTheModel):
     @something_was_given
     @rule(delivery=deliveries)
     def begin(self, delivery):
-        answer = self.call(records.begin(delivery.task_id, delivery.token, DAY_S))
+        answer = self.call(records.begin(delivery.task_id, delivery.token))
         record = self.model.of_owner(delivery)
         if record is None:
             assert answer == "revoked"
@@ -276,7 +275,7 @@ class RecordMachine(AgreesWithTheModel):
     )
     def finish(self, delivery, outcome, *, buried=False):
         reason = "because" if buried and outcome is State.REFUSED else ""
-        call = records.finish(delivery.task_id, delivery.token, outcome, {"n": 1}, DAY_S, reason)
+        call = records.finish(delivery.task_id, delivery.token, outcome, {"n": 1}, reason)
         record = self.model.of_owner(delivery)
         if record is None or not (record.state in OWNED or record.state is outcome):
             assert self.call(call) == "revoked"
@@ -294,9 +293,7 @@ class RecordMachine(AgreesWithTheModel):
     @something_was_given
     @rule(delivery=deliveries, counts=st.booleans())
     def requeue(self, delivery, counts):
-        answer = self.call(
-            records.requeue(delivery.task_id, delivery.token, "died", DAY_S, counts=counts)
-        )
+        answer = self.call(records.requeue(delivery.task_id, delivery.token, "died", counts=counts))
         record = self.model.of_owner(delivery)
         if record is not None and record.state in (State.QUEUED, State.REFUSED):
             assert answer == record.state.value  # asked before
@@ -329,7 +326,7 @@ class RecordMachine(AgreesWithTheModel):
         }
         named |= {other.task_id: Holding(other.token, all_began) for other in others if other}
         card = WorkerCard(worker, worker, "host", 1, QUEUES, 3, 1, ["code"])
-        call = worker_cards.renew(card, LONG_S, named, "instance", DAY_S)
+        call = worker_cards.renew(card, LONG_S, named, "instance")
 
         def expected():
             orders, taken = self.model.renew(worker, named)
@@ -373,7 +370,7 @@ class RecordMachine(AgreesWithTheModel):
         if late:
             at_ms += -LONG_S * 1000 if late == "stuck on its way" else LONG_S * 1000
             most_s = LONG_S / 2
-        answer = self.call(leases.rescue(silent, at_ms, most_s, DAY_S), lambda first: first and [])
+        answer = self.call(leases.rescue(silent, at_ms, most_s), lambda first: first and [])
         if late:
             assert answer is None
             return

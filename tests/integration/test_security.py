@@ -75,7 +75,7 @@ def test_a_payload_never_makes_a_worker_run_code_that_it_does_not_serve(fleet, t
     for kind, task_id, payload in hostile_payloads(mark, evil):
         queued.append(task_id)
         fleet.broker.run(records.submit(
-            task_id=task_id, kind=kind, queue="default", priority=5, run_id="", payload=payload, outcome_ttl_s=3600,
+            task_id=task_id, kind=kind, queue="default", priority=5, run_id="", payload=payload,
         ))  # fmt: skip
     over = lambda: all(  # noqa: E731
         record is None or record.state in TERMINAL

@@ -61,7 +61,7 @@ def test_a_record_that_somebody_deleted_hides_nothing(connection):
         connection.run(
             records.submit(
                 task_id=task_id, kind=Kind.STEP, queue="default", priority=5, run_id="r",
-                payload="{}", outcome_ttl_s=60,
+                payload="{}",
             )
         )  # fmt: skip
     connection.client.delete(connection.keys.name("record", "deleted"))

@@ -4,7 +4,7 @@ import pytest
 import redis.exceptions
 from redis._parsers.base import BaseParser
 
-from dagster_taskiq_kit.broker.replies import REFUSED, TRANSIENT, code_of, translate
+from dagster_taskiq_kit.broker.replies import REFUSED, TRANSIENT, as_our_error, code_of
 from dagster_taskiq_kit.vocabulary.errors import BrokerRefused, BrokerUnavailable, UnfitServer
 
 URL = "redis://:secret@h/0"
@@ -15,7 +15,7 @@ def answered(line: str) -> Exception:
 
 
 def meaning(error: Exception, **options) -> type:
-    return type(translate(URL, error, **options))
+    return type(as_our_error(URL, error, **options))
 
 
 @pytest.mark.parametrize("code", TRANSIENT)
@@ -35,7 +35,7 @@ def test_who_was_never_let_in_is_refused_and_who_was_waits(code):
     error = answered(f"{code} invalid username-password pair or user is disabled.")
     assert meaning(error) is BrokerRefused
     assert meaning(error, let_in=True) is BrokerUnavailable
-    assert "secret" not in str(translate(URL, error, let_in=True))
+    assert "secret" not in str(as_our_error(URL, error, let_in=True))
 
 
 @pytest.mark.parametrize(

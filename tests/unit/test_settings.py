@@ -59,12 +59,12 @@ def test_passwords_are_never_shown():
 
 
 def test_settings_made_by_hand_leave_open_what_the_environment_says(monkeypatch):
-    from dagster_taskiq_kit.dagster_health.health_reading import deployment
+    from dagster_taskiq_kit.dagster_health.health_reading import completed_by_environment
 
     monkeypatch.setenv("DAGSTER_TASKIQ_URL", "redis://there:1/0")
     monkeypatch.setenv("DAGSTER_TASKIQ_NAMESPACE", "staging")
     made = TaskiqSettings(queues={"gpu": QueueObjective(slo_s=5)}, lease_s=30)
-    found = deployment(made)
+    found = completed_by_environment(made)
     assert (found.url, found.namespace, found.lease_s) == ("redis://there:1/0", "staging", 30)
     assert found.queues == made.queues
-    assert deployment(TaskiqSettings(namespace="mine")).namespace == "mine"
+    assert completed_by_environment(TaskiqSettings(namespace="mine")).namespace == "mine"

@@ -263,9 +263,7 @@ class Deliveries:
     async def _allow(self, held: Held, server: ForkServerClient) -> None:
         """Ask the broker whether the body may begin, and tell its child."""
         delivery = held.delivery
-        verdict = await self._ends.insist(
-            records.begin(delivery.task_id, delivery.token, self._settings.outcome_ttl_s)
-        )
+        verdict = await self._ends.insist(records.begin(delivery.task_id, delivery.token))
         held.began = verdict == "ok"
         if held.began:
             self._limit_time(held)

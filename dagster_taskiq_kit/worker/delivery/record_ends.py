@@ -53,7 +53,6 @@ class RecordEnds:
                 delivery.task_id,
                 delivery.token,
                 reason,
-                self._settings.outcome_ttl_s,
                 counts=counts,
             )
         )
@@ -80,7 +79,6 @@ class RecordEnds:
             delivery.token,
             outcome,
             detail,
-            self._settings.outcome_ttl_s,
             dead_letter=dead,
         )
         # It may be that the broker forgot it since the last renewal.

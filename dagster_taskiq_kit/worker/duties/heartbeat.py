@@ -65,9 +65,7 @@ class Heartbeat:
         named = dict(self._held())
         sent_s = boot_time_s()
         lease_s = self._settings.lease_s
-        renew = worker_cards.renew(
-            self._card(), lease_s, named, self._instance_id, self._settings.outcome_ttl_s
-        )
+        renew = worker_cards.renew(self._card(), lease_s, named, self._instance_id)
         # A server that accepts and says nothing must be noticed while the lease is good.
         patience_s = min(self._settings.command_timeout_s, lease_s / 3)
         try:

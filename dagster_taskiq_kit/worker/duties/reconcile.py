@@ -156,7 +156,7 @@ class Reconcile:
         reason = str(record.detail.get("reason", ""))
         state = record.state
         if state is State.LOST:
-            revive = records.revive(record.task_id, reason, self._settings.outcome_ttl_s)
+            revive = records.revive(record.task_id, reason)
             state = self._broker.run(revive) or state
             if state is State.QUEUED:
                 self._say(run, f"{reason} The run had not begun; it is handed out again.")
@@ -179,16 +179,13 @@ class Reconcile:
         limit_s, wait = self._settings.queue_wait_timeout_s, (record.task_id, record.queued_at_ms)
         # What came since then is counted on this machine: the broker's clock may have been set.
         if limit_s is not None and self._waited_s[wait] + self._waits.for_s(wait) > limit_s:
-            ttl_s = self._settings.outcome_ttl_s
-            self._broker.run(records.cancel(run.run_id, whole_run=True, outcome_ttl_s=ttl_s))
+            self._broker.run(records.cancel(run.run_id, whole_run=True))
             self._fail(run, str(WaitedTooLong("The run", record.queue, limit_s)))
 
     def _cancel(self, run: internals.DagsterRun) -> None:
         if self._cancelled.for_s((run.run_id, run.status)) < _LEAVING_S:
             return  # its launcher has ordered it, or the monitor is about to fail it
-        cancel = records.cancel(
-            run.run_id, whole_run=True, outcome_ttl_s=self._settings.outcome_ttl_s
-        )
+        cancel = records.cancel(run.run_id, whole_run=True)
         done = self._broker.run(cancel)
         if not done.runs_ordered and self._is(run, run.status):
             self._instance.report_run_canceled(run)
@@ -251,8 +248,7 @@ class Reconcile:
         left = [run_id for run_id in over if self._over.for_s(run_id) >= _LEAVING_S]
         for run_id in (run_id for run_id in left if run_id in with_messages):
             logger.warning("Run %s is over; what is left of it is stopped.", run_id)
-            ttl_s = self._settings.outcome_ttl_s
-            self._broker.run(records.cancel(run_id, whole_run=True, outcome_ttl_s=ttl_s))
+            self._broker.run(records.cancel(run_id, whole_run=True))
         still_open = readings.members(self._broker, key)
         for run_id in (run_id for run_id in left if run_id in with_slots - still_open):
             storage.free_concurrency_slots_for_run(run_id)

@@ -90,7 +90,7 @@ class Rescue:
         return found.at_ms
 
     async def _rescue(self, silent: Sequence[Silent], seen_at_ms: int) -> None:
-        call = leases.rescue(silent, seen_at_ms, self._patience_s, self._settings.outcome_ttl_s)
+        call = leases.rescue(silent, seen_at_ms, self._patience_s)
         taken = await self._connection.run(call, give_up_s=0)
         if taken is None:
             logger.warning(
