@@ -14,7 +14,7 @@ from ..vocabulary.errors import UnfitServer, WrongInstance
 from .connection import SyncConnection
 from .scripts import Call, text
 
-#: Oldest servers with what the scripts use (design section 4).
+#: Oldest servers with what the scripts use.
 OLDEST_REDIS = (7, 0)
 OLDEST_VALKEY = (7, 2)
 

@@ -15,7 +15,7 @@ from ..vocabulary.errors import MessageTooLarge, OlderWorkers
 from ..vocabulary.states import Kind, State, band_of_priority
 from .scripts import Call, OfDeployment, text
 
-#: Deliveries without an outcome after which a message becomes a dead letter, design section 5.
+#: Deliveries without an outcome after which a message becomes a dead letter.
 MAX_DELIVERIES = 3
 #: A message passes through the broker's memory and three processes: data has better places.
 MAX_PAYLOAD_BYTES = 16 * 2**20

@@ -3,7 +3,8 @@
 Invariant: it hands out one message for one free slot and no more, so an idle worker never waits
 behind a busy one that hoards. What taskiq-redis does well (connection pool, formatter, result
 backend) is inherited; ``kick``, ``listen`` and the acknowledgement are ours, because the stock ones
-run long work twice and lose it on a crash (``taskiq_and_reliability.md``, section 0).
+claim what a consumer group calls idle, so long work runs twice, and acknowledge before it has
+ended, so a crash loses it.
 """
 
 import asyncio

@@ -21,6 +21,15 @@ from .names import (
     pool_key_for_step,
 )
 
+#: What ends an attempt of a step.
+STEP_ENDS = frozenset(
+    {
+        dg.DagsterEventType.STEP_SUCCESS,
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.STEP_UP_FOR_RETRY,
+    }
+)
+
 
 def log_cursor(position: int) -> str:
     """Return Dagster's cursor for a place in a run's log, given by the storage id of a row."""

@@ -21,7 +21,7 @@ from ..config.settings import TaskiqSettings, laid_over
 from ..dagster_internals import names as internals
 from ..launching.inline_runs import all_inline
 from ..launching.launcher import TaskiqRunLauncher
-from .attempts import Limits
+from .limits import Limits
 from .orchestrator import Orchestrator
 
 

@@ -2,8 +2,8 @@
 
 Invariant: the event log says what is true; the bell says when to look. The orchestrator writes a
 step's terminal event only after the step's child is gone and the log has none, so every attempt is
-closed exactly once and by one writer. It waits once a turn, for whatever comes first: the bell, a
-signal, or the next moment at which there is something to do without either.
+closed exactly once and by one writer (``closing.py``). It waits once a turn, for whatever comes
+first: the bell, a signal, or the next moment at which there is something to do without either.
 
 It drives Dagster's ``ActiveExecution`` as the multiprocess executor does. What is emitted and how
 retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base: it
@@ -17,30 +17,29 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ..broker import readings, records
+from ..broker import records
 from ..broker.bells import Bell, Ring
 from ..broker.connection import SyncConnection
 from ..config.settings import TaskiqSettings
 from ..dagster_internals import names as internals
+from ..dagster_internals.log_events import STEP_ENDS
 from ..dagster_internals.postgres.pool import pooled_connections
 from ..dagster_internals.replayable_execution import ReplayableExecution
 from ..host.wake_up import WakeUp
-from ..vocabulary import messages
-from ..vocabulary.errors import BrokerUnavailable, WaitedTooLong
-from ..vocabulary.states import OWNED, State
+from ..vocabulary.errors import BrokerUnavailable
+from ..vocabulary.states import State
 from ..vocabulary.wording import counted
-from .attempts import ENDINGS, STEP_ENDS, InFlight, Limits
 from .broker_outages import BrokerOutages
-from .run_log import STEP_STARTS, WORKER_LOST, RunLog
+from .closing import Closing
+from .flights import Flights, InFlight
+from .limits import Limits
+from .run_log import STEP_STARTS, RunLog
 from .step_submission import StepSubmission
 from .stored_outputs import StoredOutputs
 
 #: How long a missed ring of the bell can cost.
 SLOW_POLL_S = 10.0
 _PROBE_S = 1.0
-
-#: Readings of the broker in a row without a record: a worker that has it states it meanwhile.
-_MISSING_TWICE = 2
 
 
 class Orchestrator:
@@ -77,11 +76,10 @@ class Orchestrator:
         self._bell = Bell(self._broker, self._run.run_id)
         self._log = RunLog(context.instance, self._run.run_id, self._say_stale)
         self._wake_up = WakeUp()
-        self._in_flight: dict[str, InFlight] = {}
-        #: Messages whose step has ended and whose process has not: hooks run after the end.
-        self._leaving: set[str] = set()
         self._check_at_s = time.monotonic() + SLOW_POLL_S
         self._outages = BrokerOutages(self._broker, self._run.run_id, self._wake_up, self._say)
+        self._flights = Flights(self._broker, self._outages, self._run.run_id, settings)
+        self._closing = Closing(context, limits, settings, self._known_state)
         self._stored = StoredOutputs(self._step)
         self._active: ReplayableExecution
 
@@ -110,10 +108,10 @@ class Orchestrator:
         ):
             resumed = self._context.resume_from_failure
             self._submission.check_tags(self._plan, say=not resumed)
-            yield from self._take_over() if resumed else self._take_up()
+            yield from self._resume() if resumed else self._begin()
             try:
                 while not self._active.is_complete:
-                    if self._active.check_for_interrupts() or self._run_is_cancelled():
+                    if self._active.check_for_interrupts() or self._flights.run_is_cancelled():
                         yield from self._interrupt()
                         self._leave_what_is_over()
                         return
@@ -139,12 +137,12 @@ class Orchestrator:
 
     # -- beginning
 
-    def _take_up(self) -> Iterator[dg.DagsterEvent]:
+    def _begin(self) -> Iterator[dg.DagsterEvent]:
         steps = counted(len(self._plan.step_keys_to_execute), "step")
         self._say(f"Executing {steps} on taskiq workers (orchestrator pid {os.getpid()}).")
         yield from ()
 
-    def _take_over(self) -> Iterator[dg.DagsterEvent]:
+    def _resume(self) -> Iterator[dg.DagsterEvent]:
         """Bring the plan to where the log left off, and ask the broker about what is open."""
         self._say(f"Resuming on taskiq workers (orchestrator pid {os.getpid()}).")
         prior = list(self._log.new_entries())
@@ -156,14 +154,8 @@ class Orchestrator:
             for event in self._stored.pass_on(entry.event)
         )
         for step in self._active.replay(stored):
-            attempt = self._active.retry_state.get_attempt_count(step.key) + 1
-            flight = self._in_flight[step.key] = InFlight(
-                step, self._task_id(step, attempt), attempt, starts.get(step.key, 0)
-            )
-            record = self._outages.through(lambda: readings.fetch(self._broker, flight.task_id))  # noqa: B023
-            if record is not None:
-                flight.take(record)
-            elif not self._log.has_begun(step.key):
+            flight = self._flights.begin(step, self._attempt(step), starts.get(step.key, 0))
+            if not self._flights.look_at_record(flight) and not self._log.has_begun(step.key):
                 self._hand_out(flight)
 
     # -- one turn
@@ -173,10 +165,11 @@ class Orchestrator:
         # In this order: what a record says of an end, the log says before it.
         self._check_records()
         yield from self._read_log()
-        for flight in [flight for flight in self._in_flight.values() if flight.ring is not None]:
+        for flight in self._flights.rung():
             yield from self._read_again(flight)
-        self._close_what_ended_without_a_word()
-        if any(flight.closing for flight in self._in_flight.values()):
+        if not self._flights.run_is_cancelled():  # else what its steps did is no failure of theirs
+            self._closing.close_without_end(self._flights.rung())
+        if self._flights.closing():
             # What we wrote rings no bell.
             yield from self._read_log()
         # Skipped and abandoned steps are written here and come back with the log.
@@ -197,29 +190,16 @@ class Orchestrator:
             self._outages.wait_out(error)
             return
         self._wake_up.clear()
-        by_task = {flight.task_id: flight for flight in self._in_flight.values()}
-        for ring in rings:
-            if ring.state in OWNED:
-                continue  # an output: the log has it
-            self._leaving.discard(ring.task_id)
-            if ring.task_id in by_task:
-                by_task[ring.task_id].ring = ring
+        self._flights.hear(rings)
 
     def _await_the_leaving(self) -> None:
         """Wait until the hooks of the last steps have run, so that the run ends after them."""
-        while self._leaving:
+        while self._flights.any_leaves:
             if self._active.check_for_interrupts():
                 self._stop_steps()
                 return
             self._listen(_PROBE_S)
-            self._forget_the_gone()
-
-    def _forget_the_gone(self) -> None:
-        """Wait no longer for processes that nobody owns: their ring was missed."""
-        for task_id in list(self._leaving):
-            record = self._outages.through(lambda: readings.fetch(self._broker, task_id))  # noqa: B023
-            if record is None or record.state not in OWNED:
-                self._leaving.discard(task_id)
+            self._flights.forget_gone()
 
     # -- the log
 
@@ -231,7 +211,7 @@ class Orchestrator:
 
     def _read_log(self) -> Iterator[dg.DagsterEvent]:
         for event in self._log.new_events():
-            flight = self._in_flight.get(event.step_key or "")
+            flight = self._flights.of(event.step_key)
             if flight is not None and event.event_type in STEP_ENDS:
                 # Its end must not be handled before the outputs that precede it, and until the bell
                 # rang, nobody has said how many there are.
@@ -243,15 +223,13 @@ class Orchestrator:
 
     def _handle(self, event: dg.DagsterEvent) -> None:
         """Give one event of the log to the state machine."""
-        flight = self._in_flight.get(event.step_key or "")
+        flight = self._flights.of(event.step_key)
         if event.event_type in STEP_ENDS:
             if flight is None:
                 self._say_stale(event)
                 return
             self._pass_on(event)
-            del self._in_flight[flight.step.key]
-            if flight.ring is None:
-                self._leaving.add(flight.task_id)
+            self._flights.end(flight)
         elif flight is None:
             return
         elif event.event_type in STEP_STARTS:
@@ -264,7 +242,7 @@ class Orchestrator:
         elif event.is_resource_init_failure:
             error = getattr(event.engine_event_data, "error", None)
             if error is not None:
-                self._close(flight, error)
+                self._closing.close(flight, error)
 
     def _step(self, key: str) -> internals.ExecutionStep:
         return self._active.get_step_by_key(key)
@@ -275,17 +253,17 @@ class Orchestrator:
 
     # -- steps
 
-    def _task_id(self, step: internals.ExecutionStep, attempt: int) -> str:
-        return messages.step_task_id(self._run.run_id, step.key, attempt)
+    def _known_state(self) -> internals.KnownExecutionState:
+        return self._active.get_known_state()
+
+    def _attempt(self, step: internals.ExecutionStep) -> int:
+        return self._active.retry_state.get_attempt_count(step.key) + 1
 
     def _submit(self, step: internals.ExecutionStep) -> None:
-        attempt = self._active.retry_state.get_attempt_count(step.key) + 1
-        flight = InFlight(step, self._task_id(step, attempt), attempt, self._log.position)
-        self._in_flight[step.key] = flight
-        self._hand_out(flight)
+        self._hand_out(self._flights.begin(step, self._attempt(step), self._log.position))
 
     def _hand_out(self, flight: InFlight) -> None:
-        known_state = self._active.get_known_state()
+        known_state = self._known_state()
         self._outages.through(lambda: self._submission.submit(flight, known_state))
 
     def _check_records(self) -> None:
@@ -293,96 +271,29 @@ class Orchestrator:
         if time.monotonic() < self._check_at_s:
             return
         self._check_at_s = time.monotonic() + SLOW_POLL_S
-        waiting = [flight for flight in self._in_flight.values() if flight.ring is None]
-        found = self._outages.through(
-            lambda: readings.fetch_all(self._broker, [flight.task_id for flight in waiting])
-        )
-        for flight in waiting:
-            record = found[flight.task_id]
-            flight.missing = flight.missing + 1 if record is None else 0
-            if record is not None:
-                self._check_wait(flight, record)
-                flight.take(record)
-            elif flight.missing < _MISSING_TWICE:
-                continue  # its worker may be about to state it again
-            elif self._log.has_begun(flight.step.key):
+        for flight in self._flights.look_at_records():
+            if self._log.has_begun(flight.step.key):
                 reason = "The broker forgot it, and no worker executes it."
                 flight.ring = Ring(flight.task_id, State.LOST, "", {"reason": reason})
             else:
                 self._hand_out(flight)
 
-    def _check_wait(self, flight: InFlight, record: readings.Record) -> None:
-        limit_s = self._settings.queue_wait_timeout_s
-        waited_s = time.monotonic() - flight.since_s
-        if limit_s is not None and record.state is State.QUEUED and waited_s > limit_s:
-            raise WaitedTooLong(f"Step {flight.step.key!r}", record.queue, limit_s)
-
-    def _close_what_ended_without_a_word(self) -> None:
-        """Close attempts that ended with no terminal event in the log."""
-        if self._run_is_cancelled():
-            return  # its steps are not failures of theirs
-        silent = [
-            flight
-            for flight in self._in_flight.values()
-            if flight.ring is not None and not flight.closing
-        ]
-        for flight in silent:
-            ring = flight.ring
-            assert ring is not None
-            by = f" on worker {ring.worker}" if ring.worker else ""
-            reason = ring.detail.get("reason", "")
-            sentence = f'Step "{flight.step.key}" {ENDINGS[ring.state]}{by}. {reason}'.rstrip()
-            kind = WORKER_LOST if ring.lost and not ring.gone else None
-            error = internals.SerializableErrorInfo(sentence, stack=[], cls_name=kind)
-            refused = ring.state is State.REFUSED and not ring.lost
-            self._close(flight, error, lost=ring.lost, refused=refused)
-
-    def _close(
-        self,
-        flight: InFlight,
-        error: internals.SerializableErrorInfo,
-        *,
-        lost: bool = False,
-        refused: bool = False,
-    ) -> None:
-        """Write the end of an attempt; it is handled when it comes back with the log."""
-        flight.closing = True
-        self._limits.write_end(
-            self._context.for_step(flight.step),
-            error,
-            self._active.get_known_state(),
-            lost=lost,
-            refused=refused,
-            settle_s=self._settings.settle_s if error.cls_name == WORKER_LOST else 0.0,
-        )
-
     # -- interruption
-
-    def _run_is_cancelled(self) -> bool:
-        """Return whether a step was cancelled with its run: our signal may come after the bell."""
-        rings = [flight.ring for flight in self._in_flight.values() if flight.ring is not None]
-        if not any(ring.state is State.CANCELLED for ring in rings):
-            return False
-        run_id = self._run.run_id
-        cancelled = self._outages.through(lambda: readings.cancelled_runs(self._broker, [run_id]))
-        return run_id in cancelled
 
     def _interrupt(self) -> Iterator[dg.DagsterEvent]:
         """Stop every step of the run and take in how they end."""
         self._active.mark_interrupted()
-        stopped = ", ".join(sorted(self._in_flight)) or "none in flight"
+        stopped = ", ".join(self._flights.steps) or "none in flight"
         self._say(f"Received a termination signal; stopping steps: {stopped}.")
         self._stop_steps()
         deadline_s = time.monotonic() + self._settings.cancel_grace_s + self._settings.renew_s
-        while self._in_flight and time.monotonic() < deadline_s:
+        while self._flights and time.monotonic() < deadline_s:
             self._listen(min(_PROBE_S, max(0.0, deadline_s - time.monotonic())))
             yield from self._read_log()
-            for key, flight in list(self._in_flight.items()):
-                if flight.ring is not None:
-                    del self._in_flight[key]
+            self._flights.give_up_ended()
 
     def _stop_steps(self) -> None:
-        if not self._in_flight and not self._leaving:
+        if not self._flights.any_process:
             return
         try:
             self._broker.run(records.cancel(self._run.run_id, whole_run=False))

@@ -15,6 +15,7 @@ import dagster as dg
 
 from ..dagster_internals import log_events
 from ..dagster_internals import names as internals
+from ..dagster_internals.log_events import STEP_ENDS
 
 _PAGE = 1_000
 _SMALL_PAGE = 100
@@ -22,15 +23,10 @@ _SMALL_PAGE = 100
 WORKER_LOST = "WorkerLost"
 
 STEP_STARTS = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
-_ENDS = {
-    dg.DagsterEventType.STEP_SUCCESS,
-    dg.DagsterEventType.STEP_FAILURE,
-    dg.DagsterEventType.STEP_UP_FOR_RETRY,
-}
 _DECISIVE = {
     dg.DagsterEventType.STEP_OUTPUT,
     dg.DagsterEventType.HANDLED_OUTPUT,
-    *_ENDS,
+    *STEP_ENDS,
 }
 _TELLING = {*_DECISIVE, *STEP_STARTS}
 
@@ -139,7 +135,7 @@ class RunLog:
             self._stale.discard((key, pid))
         elif (key, pid) in self._stale:
             return True
-        elif event.event_type in _ENDS:
+        elif event.event_type in STEP_ENDS:
             writer = self._writers.pop(key, None)
             if writer is not None and log_events.error_kind(event) == WORKER_LOST:
                 self._stale.add((key, writer))

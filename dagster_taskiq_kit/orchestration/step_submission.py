@@ -17,7 +17,7 @@ from ..dagster_internals import names as internals
 from ..vocabulary import messages
 from ..vocabulary.messages import StepMessage
 from ..vocabulary.states import Kind
-from .attempts import InFlight
+from .flights import InFlight
 
 #: Mapping keys by step and dynamic output, as Dagster has them.
 Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]

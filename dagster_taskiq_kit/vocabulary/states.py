@@ -1,7 +1,7 @@
 """The states of a task record and its only legal transitions, stated once.
 
 The Lua scripts get this table rendered into their prelude and refuse any other move, so Python and
-the broker cannot disagree. The diagram is section 5 of the design.
+the broker cannot disagree. The diagram stands in ``docs/architecture.md``.
 """
 
 from enum import Enum

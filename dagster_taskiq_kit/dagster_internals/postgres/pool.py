@@ -158,7 +158,7 @@ def close_connections(instance: dg.DagsterInstance) -> None:
         engine.dispose()
 
 
-def know_shard(instance: dg.DagsterInstance, run_id: str) -> None:
+def note_that_shard_exists(instance: dg.DagsterInstance, run_id: str) -> None:
     """Tell an SQLite event log that a run's shard exists, which its orchestrator has seen to.
 
     Else every child checks the migrations of the shard again, for 30 ms.

@@ -19,9 +19,10 @@ from ...config.routing import old_tags_note
 from ...dagster_internals import log_events, step_bodies
 from ...dagster_internals import names as internals
 from ...dagster_internals.code_locations import LoadedCode
+from ...dagster_internals.log_events import STEP_ENDS
 from ...dagster_internals.planning import StepNotThere
 from ...dagster_internals.postgres.outages import open_instance_through_outages
-from ...dagster_internals.postgres.pool import connect_ahead, know_shard
+from ...dagster_internals.postgres.pool import connect_ahead, note_that_shard_exists
 from ...vocabulary.errors import CodeError, NotInLoadedCode
 from ...vocabulary.messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ...vocabulary.states import Kind, State
@@ -30,12 +31,6 @@ from ..warm.prepared_jobs import PreparedJobs
 from .code_notes import warn, warn_of_other_code
 from .lifecycle import LINGER_S, leave, threads_left
 from .wire import Wire
-
-_STEP_ENDS = {
-    dg.DagsterEventType.STEP_SUCCESS: State.SUCCEEDED,
-    dg.DagsterEventType.STEP_FAILURE: State.FAILED,
-    dg.DagsterEventType.STEP_UP_FOR_RETRY: State.FAILED,
-}
 
 #: An output is announced, then stored.
 _OUTPUTS = {dg.DagsterEventType.STEP_OUTPUT, dg.DagsterEventType.HANDLED_OUTPUT}
@@ -236,7 +231,7 @@ def _execute_step(
     job: Any,
     wire: Wire,
 ) -> Outcome:
-    know_shard(instance, run.run_id)
+    note_that_shard_exists(instance, run.run_id)
     outputs, end = 0, None
     for event in step_bodies.step_events(instance, run, message, job, prepared.find):
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
@@ -245,7 +240,8 @@ def _execute_step(
             wire.send(op="output")
         if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
             wire.send(op="prints", files=log_events.output_files(instance, run.run_id, event))
-        end = _STEP_ENDS.get(event.event_type, end)
+        if event.event_type in STEP_ENDS:
+            end = State.SUCCEEDED if event.is_step_success else State.FAILED
         if event.is_resource_init_failure:
             end = State.FAILED  # the orchestrator writes the end that belongs to it
     if end is not None:
