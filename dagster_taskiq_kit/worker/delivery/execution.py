@@ -31,6 +31,7 @@ from ..reload import Reloading
 from .held import Held, death_in_words
 from .record_ends import RecordEnds
 from .step_output import Printing, StepOutput
+from .verdict import Phase, verdict
 from .witness import Executing
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Deliveries:
         older = held.forgotten.delivery
         restate = records.restate(older, self._worker_id, instead_of=held.delivery.token)
         if await self._ends.insist(restate) == "ok":
-            held.over = True
+            held.reach(Phase.OVER)
             return True
         self._abandon(held.forgotten)
         return False
@@ -263,41 +264,35 @@ class Deliveries:
     async def _allow(self, held: Held, server: ForkServerClient) -> None:
         """Ask the broker whether the body may begin, and tell its child."""
         delivery = held.delivery
-        verdict = await self._ends.insist(records.begin(delivery.task_id, delivery.token))
-        held.began = verdict == "ok"
-        if held.began:
+        answer = await self._ends.insist(records.begin(delivery.task_id, delivery.token))
+        begins = answer == "ok"
+        if begins:
+            held.reach(Phase.BEGUN)
             self._limit_time(held)
-        held.over = held.over or not held.began
-        server.answer(delivery.token, go=held.began)
+        else:
+            held.reach(Phase.OVER)
+        server.answer(delivery.token, go=begins)
 
     async def _end_as_reported(self, held: Held, packet: Packet) -> None:
-        held.ending = True
+        held.reach(Phase.ENDING)
         await self._ends.finish(held, State(packet["outcome"]), packet["detail"])
-        held.over = True
+        held.reach(Phase.OVER)
 
     async def _end_without_report(self, held: Held, exit_code: int | None) -> None:
-        delivery = held.delivery
-        reason = death_in_words(exit_code)
-        if held.cancelled:
+        delivery, died = held.delivery, death_in_words(exit_code)
+        found = verdict(held.facts(exit_code))
+        reason = found.why or died
+        if found.to is State.QUEUED:
+            await self._ends.requeue(delivery, reason, counts=found.counts)
+        elif found.to is State.LOST:
+            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
+        elif found.to is State.CANCELLED:
             await self._ends.finish(held, State.CANCELLED, {"reason": reason})
             if delivery.kind is Kind.RUN:
                 await asyncio.to_thread(self._run_killed, delivery.run_id)
-        elif held.expired and held.began:
-            reason = "Its worker could not renew its lease in time."
-            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
-        elif held.expired or (held.given_back and (not held.began or delivery.kind is Kind.RUN)):
-            await self._ends.requeue(delivery, reason, counts=False)
-        elif held.given_back:
-            reason = "Its worker was shut down before it ended."
-            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
-        elif held.began and exit_code is None and not held.limit:
-            # Not by anything that it did itself: it was lost as with its whole worker.
-            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
-        elif held.began:
+        else:
             reason = f"{held.limit or reason}{held.last_lines()}"
             await self._ends.finish(held, State.CRASHED, {"reason": reason, "exit_code": exit_code})
-        else:
-            await self._ends.requeue(delivery, reason, counts=True)
 
     # -- what others decide about it
 
@@ -345,7 +340,7 @@ class Deliveries:
 
     @staticmethod
     def _abandon(held: Held) -> None:
-        held.over = True
+        held.reach(Phase.OVER)
         held.send(signal.SIGKILL)
 
     # -- drain

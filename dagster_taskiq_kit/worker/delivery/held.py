@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ...broker.records import Delivery
 from ...vocabulary.messages import Message
+from ...vocabulary.states import Kind
 from ..process.fork_client import Execution, ForkServerClient
+from .verdict import Facts, Phase
 
 _LAST_BYTES = 4_096
 _LAST_LINES = 10
@@ -35,6 +37,8 @@ class Held:
         self.forgotten: Held | None = None
         #: Somebody follows it to its end.
         self.followed = False
+        self._phase = Phase.CLAIMED
+        #: Its body was allowed to begin.
         self.began = False
         self.cancelled = False
         #: A run whose executor can go on elsewhere where its log left off.
@@ -47,14 +51,42 @@ class Held:
         self.timer: asyncio.TimerHandle | None = None
         #: Where its step writes ``out`` and ``err``, once it does.
         self.output_files: Mapping[str, str] = {}
-        #: Its outcome is on its way to the broker.
-        self.ending = False
-        #: Its record has ended, or is not ours: nothing more is to be written for it.
-        self.over = False
         #: It was decided that it shall not go on.
         self.stopped = asyncio.Event()
         #: Its process is gone and nothing of it is held any more.
         self.gone = asyncio.Event()
+
+    def reach(self, phase: Phase) -> None:
+        """Go on to a phase; one that was left behind is not gone back to."""
+        self.began = self.began or phase is Phase.BEGUN
+        if phase.value > self._phase.value:
+            self._phase = phase
+
+    @property
+    def ending(self) -> bool:
+        """Whether its outcome is on its way to the broker, or there."""
+        return self._phase.value >= Phase.ENDING.value
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be written for it."""
+        return self._phase is Phase.OVER
+
+    def facts(self, exit_code: int | None) -> Facts:
+        """Return what is known of it, now that its process is gone.
+
+        Args:
+            exit_code: As of ``waitpid``; None when its fork server died first.
+        """
+        return Facts(
+            begun=self.began,
+            is_run=self.delivery.kind is Kind.RUN,
+            cancelled=self.cancelled,
+            expired=self.expired,
+            given_back=self.given_back,
+            over_limit=bool(self.limit),
+            with_fork_server=exit_code is None,
+        )
 
     def send(self, number: int) -> None:
         """Send a signal to its process; without one, have it not begin."""
