@@ -1,7 +1,7 @@
 """What becomes of a delivery whose process is gone and has said nothing: a pure function.
 
 Invariant: what has begun is never handed out again by its worker; it ends as lost or crashed, and
-the orchestrator decides about a retry. The one exception is a run that a drain hands over to another
+the orchestrator decides about a retry. The exception is a run that a drain hands over to another
 worker. What has not begun goes back to its queue.
 """
 
