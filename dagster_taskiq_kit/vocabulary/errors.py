@@ -305,6 +305,22 @@ class WorkerFailed(TaskiqKitError):
         self.activity = activity
 
 
+class ProtocolError(TaskiqKitError):
+    """Worker, fork server and child do not understand each other: a defect of the kit.
+
+    Args:
+        what: What was said that may not be said.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The processes of this worker do not understand each other: {what}. That is a defect "
+            "of dagster-taskiq-kit: report it with the log of the worker. What executed here is "
+            "treated as if its process had died."
+        )
+        self.what = what
+
+
 class MissingServer(TaskiqKitError):
     """No Redis or Valkey server binary can be found for the embedded broker."""
 

@@ -7,7 +7,10 @@ import socket
 import pytest
 
 from dagster_taskiq_kit.worker.process.forkserver import ForkServer
+from dagster_taskiq_kit.worker.process.protocol import Spare, Start
 from dagster_taskiq_kit.worker.process.wire import PatientWire
+
+START = Start("step", {}, b"body")
 
 
 class Maker:
@@ -44,7 +47,8 @@ def server(maker):
 def heard(child):
     if not select.select([child], [], [], 0)[0]:
         return []
-    return [json.loads(line)["op"] for line in child.recv(65536).splitlines()]
+    lines = [line for line in child.recv(65536).splitlines() if line.startswith(b"{")]
+    return [json.loads(line)["op"] for line in lines]
 
 
 def test_an_idle_server_has_nobody_connect(server, maker):
@@ -53,30 +57,30 @@ def test_an_idle_server_has_nobody_connect(server, maker):
 
 
 def test_the_child_that_is_next_connects_once_while_another_works(server, maker):
-    server._obey({"op": "start", "key": "a"})
+    server._obey(START, "a")
     server._connect_the_next()
     server._connect_the_next()
     assert [heard(child) for child in maker.children] == [["start"], ["connect"], []]
-    server._obey({"op": "start", "key": "b"})
+    server._obey(START, "b")
     server._connect_the_next()
     assert [heard(child) for child in maker.children] == [[], ["start"], ["connect"]]
 
 
 def test_nobody_connects_when_the_last_start_is_long_ago(server, maker):
-    server._obey({"op": "start", "key": "a"})
+    server._obey(START, "a")
     server._last_start_s -= 5
     server._connect_the_next()
     assert heard(maker.children[1]) == []
 
 
 def test_no_child_is_made_while_its_number_is_on_its_way(server, maker):
-    server._obey({"op": "spare", "count": 3})
+    server._obey(Spare(3))
     assert server._keep_spares() == pytest.approx(1)
-    server._obey({"op": "start", "key": "a"})
+    server._obey(START, "a")
     assert 0 < server._keep_spares() <= 0.01
-    server._obey({"op": "spare", "count": 2})
+    server._obey(Spare(2))
     assert server._keep_spares() == pytest.approx(1)
-    server._obey({"op": "spare", "count": 3})
+    server._obey(Spare(3))
     server._last_start_s -= 0.02
     server._keep_spares()
     assert len(maker.children) == 4
@@ -85,13 +89,13 @@ def test_no_child_is_made_while_its_number_is_on_its_way(server, maker):
 def test_of_too_many_children_the_youngest_goes(server, monkeypatch):
     killed = []
     monkeypatch.setattr("dagster_taskiq_kit.worker.process.forkserver.kill_tree", killed.append)
-    server._obey({"op": "spare", "count": 2})
+    server._obey(Spare(2))
     server._keep_spares()
     assert killed == [max(server._children)]
 
 
 def test_a_server_that_is_asked_for_no_spare_child_and_has_one_waits(server):
-    server._obey({"op": "spare", "count": 0})
+    server._obey(Spare(0))
     while len(server._waiting()) > 1:
         server._keep_spares()
     assert server._keep_spares() == pytest.approx(1)

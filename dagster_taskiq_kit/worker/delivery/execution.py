@@ -26,7 +26,16 @@ from ...vocabulary.states import Kind, State
 from ...vocabulary.tags import TIMEOUT_TAG
 from ..place import Place
 from ..process.fork_client import ForkServerClient
-from ..process.wire import Packet
+from ..process.protocol import (
+    Begin,
+    Done,
+    Exited,
+    Expired,
+    Lingered,
+    Output,
+    Prints,
+    Runs,
+)  # fmt: skip
 from ..reload import Reloading
 from .held import Held, death_in_words
 from .record_ends import RecordEnds
@@ -226,34 +235,42 @@ class Deliveries:
     async def _follow(self, held: Held, server: ForkServerClient) -> None:
         assert held.execution is not None
         async for packet in held.execution.packets():
-            operation = packet["op"]
-            if operation == "begin":
-                await self._allow(held, server)
-            elif operation == "runs":
-                held.resumable = packet["resumable"]
-            elif operation == "output":
-                # Not heard, it costs the orchestrator one slow poll.
-                with contextlib.suppress(BrokerError):
-                    await self._connection.run(
-                        records.tell(held.delivery.task_id, held.delivery.token), give_up_s=0
-                    )
-            elif operation == "prints":
-                self._print(held, packet["files"])
-            elif operation == "expired":
-                held.expired = True
-            elif operation == "lingered":
-                logger.warning(
-                    "The process of %s was still there some seconds after its end (a thread, an "
-                    "exit handler or a pool that it left): killing it.",
-                    held.delivery.task_id,
-                    extra={"action": "lingered", "task_id": held.delivery.task_id},
-                )
-            elif operation == "done" and held.began and not held.over:
-                # Said before the process is gone, so that the run goes on while it takes itself
-                # down.
-                await self._end_as_reported(held, packet)
-            elif operation == "exited" and not held.over:
-                await self._end_without_report(held, packet["exit_code"])
+            match packet:
+                case Begin():
+                    await self._allow(held, server)
+                case Runs():
+                    held.resumable = packet.resumable
+                case Output():
+                    await self._tell(held)
+                case Prints():
+                    self._print(held, packet.files)
+                case Expired():
+                    held.expired = True
+                case Lingered():
+                    self._warn_of_lingering(held)
+                case Done() if held.began and not held.over:
+                    # Said before the process is gone, so that the run goes on while it takes
+                    # itself down.
+                    await self._end_as_reported(held, packet)
+                case Exited() if not held.over:
+                    await self._end_without_report(held, packet.exit_code)
+                case _:
+                    pass  # of a delivery that is over, or of no concern here
+
+    async def _tell(self, held: Held) -> None:
+        """Ring the run's bell; not heard, it costs the orchestrator one slow poll."""
+        tell = records.tell(held.delivery.task_id, held.delivery.token)
+        with contextlib.suppress(BrokerError):
+            await self._connection.run(tell, give_up_s=0)
+
+    @staticmethod
+    def _warn_of_lingering(held: Held) -> None:
+        logger.warning(
+            "The process of %s was still there some seconds after its end (a thread, an exit "
+            "handler or a pool that it left): killing it.",
+            held.delivery.task_id,
+            extra={"action": "lingered", "task_id": held.delivery.task_id},
+        )
 
     def _print(self, held: Held, files: Mapping[str, str]) -> None:
         held.output_files = files
@@ -273,9 +290,9 @@ class Deliveries:
             held.reach(Phase.OVER)
         server.answer(delivery.token, go=begins)
 
-    async def _end_as_reported(self, held: Held, packet: Packet) -> None:
+    async def _end_as_reported(self, held: Held, packet: Done) -> None:
         held.reach(Phase.ENDING)
-        await self._ends.finish(held, State(packet["outcome"]), packet["detail"])
+        await self._ends.finish(held, State(packet.outcome), dict(packet.detail))
         held.reach(Phase.OVER)
 
     async def _end_without_report(self, held: Held, exit_code: int | None) -> None:

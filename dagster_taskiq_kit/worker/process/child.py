@@ -23,13 +23,14 @@ from ...dagster_internals.log_events import STEP_ENDS
 from ...dagster_internals.planning import StepNotThere
 from ...dagster_internals.postgres.outages import open_instance_through_outages
 from ...dagster_internals.postgres.pool import connect_ahead, note_that_shard_exists
-from ...vocabulary.errors import CodeError, NotInLoadedCode
+from ...vocabulary.errors import CodeError, NotInLoadedCode, ProtocolError
 from ...vocabulary.messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ...vocabulary.states import Kind, State
 from ..place import Place
 from ..warm.prepared_jobs import PreparedJobs
 from .code_notes import warn, warn_of_other_code
 from .lifecycle import LINGER_S, leave, threads_left
+from .protocol import Begin, Connect, Done, Go, Output, Prints, Runs, Start, name_of
 from .wire import Wire
 
 #: An output is announced, then stored.
@@ -65,21 +66,14 @@ def serve_one(
     """
     message: Message | None = None
     try:
-        packet = wire.receive()
-        if packet is not None and packet["op"] == "connect":
-            connect_ahead(instance)
-            packet = wire.receive()
-        if packet is None:
-            os._exit(0)
-        message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
-        outcome, detail = _execute(
-            code, prepared, instance, wire, message, Place(**packet["place"])
-        )
-        wire.send(op="done", outcome=outcome.value, detail=dict(detail))
+        start = _wait_for_start(wire, instance)
+        message = from_data(Kind(start.kind), json.loads(start.body))
+        outcome, detail = _execute(code, prepared, instance, wire, message, Place(**start.place))
+        wire.send(Done(outcome.value, dict(detail)))
     except NotAllowed:
         pass
     except (KeyboardInterrupt, internals.DagsterExecutionInterruptedError):
-        wire.send(op="done", outcome=State.CANCELLED.value, detail={"reason": "Interrupted."})
+        wire.send(Done(State.CANCELLED.value, {"reason": "Interrupted."}))
     except BaseException as error:  # noqa: BLE001  (the last word of this process)
         refused = isinstance(error, CodeError)
         info = internals.serializable_error_info_from_exc_info(sys.exc_info())
@@ -100,13 +94,9 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
         wire: To the fork server.
     """
     try:
-        packet = wire.receive()
-        if packet is not None and packet["op"] == "connect":
-            packet = wire.receive()  # there is nothing to connect for
-        if packet is None:
-            os._exit(0)
-        message = from_data(Kind(packet["kind"]), json.loads(packet["body"]))
-        wire.send(op="begin")
+        start = _wait_for_start(wire, None)  # there is nothing to connect for
+        message = from_data(Kind(start.kind), json.loads(start.body))
+        wire.send(Begin())
         _wait_for_go(wire)
         try:
             with open_instance_through_outages() as instance:
@@ -132,7 +122,7 @@ def _tell_end(
             _fail_run(instance, message, reason)
     except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
         reason = f"{reason}\nIts run could not be told: {also}"
-    wire.send(op="done", outcome=outcome.value, detail={"reason": reason[-_MOST_SAID:]})
+    wire.send(Done(outcome.value, {"reason": reason[-_MOST_SAID:]}))
 
 
 def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> None:
@@ -162,9 +152,30 @@ def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> 
         )
 
 
+def _wait_for_start(wire: Wire, instance: dg.DagsterInstance | None) -> Start:
+    """Wait for the one message of this process; leaves it when there comes none.
+
+    Args:
+        wire: To the fork server.
+        instance: What connects ahead when a message is near; None for nothing.
+
+    Raises:
+        ProtocolError: Something else came.
+    """
+    packet = wire.receive()
+    if isinstance(packet, Connect):
+        if instance is not None:
+            connect_ahead(instance)
+        packet = wire.receive()
+    if packet is None:
+        os._exit(0)
+    if not isinstance(packet, Start):
+        raise ProtocolError(f"packet {name_of(packet)!r} came to a child that waits")
+    return packet
+
+
 def _wait_for_go(wire: Wire) -> None:
-    answer = wire.receive()
-    if answer is None or answer["op"] != "go":
+    if not isinstance(wire.receive(), Go):
         raise NotAllowed
     expect_to_be_let_in()
 
@@ -178,12 +189,12 @@ def _execute(
     place: Place,
 ) -> Outcome:
     if isinstance(message, TaskMessage):
-        wire.send(op="begin")
+        wire.send(Begin())
         _wait_for_go(wire)
         return _execute_task(message)
     with internals.capture_interrupts():
         # Asked now and answered while the run is read, so that the permission costs no time.
-        wire.send(op="begin")
+        wire.send(Begin())
         run = instance.get_run_by_id(message.run_id)
         _wait_for_go(wire)
         if isinstance(message, RunMessage) and message.settle_s:
@@ -237,9 +248,9 @@ def _execute_step(
         if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
             outputs += 1
         if message.tell_outputs and event.event_type in _OUTPUTS:
-            wire.send(op="output")
+            wire.send(Output())
         if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
-            wire.send(op="prints", files=log_events.output_files(instance, run.run_id, event))
+            wire.send(Prints(log_events.output_files(instance, run.run_id, event)))
         if event.event_type in STEP_ENDS:
             end = State.SUCCEEDED if event.is_step_success else State.FAILED
         if event.is_resource_init_failure:
@@ -282,7 +293,7 @@ def _execute_run(
         )
         instance.report_run_failed(run, sentence)
         return State.FAILED, {"reason": sentence}
-    wire.send(op="runs", resumable=resumable)
+    wire.send(Runs(resumable))
     metadata = {"code": dg.MetadataValue.text(code.fingerprint)}
     instance.report_engine_event(str(place), run, internals.EngineEventData(metadata=metadata))
     warn_of_other_code(instance, run, code, place)

@@ -1,6 +1,6 @@
 """The worker's side of one fork server: starts it, hands it deliveries, hears how they end.
 
-Invariant: every delivery that was started gets exactly one last packet, ``exited``, also when the
+Invariant: every delivery that was started gets exactly one last packet, ``Exited``, also when the
 fork server itself dies; whatever the delivery had started is gone then.
 """
 
@@ -12,18 +12,36 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from ...code_locations.code_location import CodeLocation
 from ...code_locations.code_matching import Served
 from ...host.process_tree import kill_tree
-from ...vocabulary.errors import CodeLoadFailed
+from ...vocabulary.errors import CodeLoadFailed, ProtocolError
 from ...vocabulary.messages import Message, kind_of
 from ..place import Place
 from ..warm.loaded_source import LoadedSource
 from .forked_server import ForkedServer
 from .leftovers import end_leftovers
-from .wire import Packet, pack
+from .protocol import (
+    Deadline,
+    End,
+    Exited,
+    Failed,
+    Go,
+    Imported,
+    Order,
+    Output,
+    Packet,
+    Ready,
+    Signal,
+    Spare,
+    Start,
+    Started,
+    Stop,
+    Vouched,
+    check_sender,
+)
+from .wire import pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -54,34 +72,48 @@ class Execution:
         #: Its last packet was taken.
         self.over = False
         self._packets: asyncio.Queue[Packet] = asyncio.Queue()
+        self._order = Order()
         self._told_last = False
 
     def hear(self, packet: Packet) -> None:
-        """Take what the fork server said of it."""
-        if packet["op"] == "started":
-            self.pid = packet["pid"]
-        elif packet["op"] == "output" and not self._packets.empty() and self._told_last:
+        """Take what the fork server said of it.
+
+        Raises:
+            ProtocolError: It may not be said now.
+        """
+        self._order.check(packet)
+        if isinstance(packet, Started):
+            self.pid = packet.pid
+            return
+        tells = isinstance(packet, Output)
+        if tells and self._told_last and not self._packets.empty():
             return  # it is told already that there is more in the log
-        else:
-            self._packets.put_nowait(packet)
-            self._told_last = packet["op"] == "output"
+        self._packets.put_nowait(packet)
+        self._told_last = tells
 
     async def packets(self) -> AsyncIterator[Packet]:
-        """Yield what happens to it; the last one is ``exited``."""
-        while True:
+        """Yield what happens to it; the last one is ``Exited``."""
+        while not self.over:
             packet = await self._packets.get()
-            self.over = packet["op"] == "exited"
+            self.over = isinstance(packet, Exited)
             yield packet
-            if self.over:
-                return
 
 
-async def _next_line(reader: asyncio.StreamReader) -> bytes:
-    """Return the next packet, b'' when the other end is gone."""
+async def _next_packet(reader: asyncio.StreamReader) -> tuple[Packet, str] | None:
+    """Return the next packet and the key of its delivery; None when the other end is gone.
+
+    Raises:
+        ProtocolError: It is no packet that a fork server or its child may say.
+    """
     try:
-        return await reader.readline()
+        line = await reader.readline()
     except ConnectionError:  # it died with orders of ours unread
-        return b""
+        return None
+    if not line:
+        return None
+    packet, key = unpack(json.loads(line), b"")
+    check_sender(packet, End.SERVER, End.CHILD)
+    return packet, key
 
 
 class ForkServerClient:
@@ -132,17 +164,14 @@ class ForkServerClient:
         reader, self._writer = await asyncio.open_unix_connection(
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
-        line = await _next_line(reader)
-        packet: dict[str, Any] = (
-            json.loads(line) if line else {"op": "failed", "traceback": "It ended without a word."}
-        )
-        if packet["op"] == "failed":
+        heard = await _next_packet(reader)
+        packet = heard[0] if heard else Failed(self.location.name, "It ended without a word.")
+        if not isinstance(packet, Ready):
             await process.wait()
-            raise CodeLoadFailed(self.location.name, packet["traceback"])
-        self.mode, self.pointers = packet["mode"], packet["pointers"]
-        self.tasks = packet["tasks"]
-        self.source = LoadedSource.from_data(packet["source"])
-        self.why = "; ".join(packet.get("why", []))
+            raise CodeLoadFailed(self.location.name, getattr(packet, "traceback", str(packet)))
+        self.mode, self.pointers, self.tasks = packet.mode, packet.pointers, packet.tasks
+        self.source = LoadedSource.from_data(packet.source)
+        self.why = "; ".join(packet.why)
         if self.mode != "warm":
             logger.warning(
                 "Code location %r is served %s, its steps import it for themselves: %s.",
@@ -150,9 +179,9 @@ class ForkServerClient:
             )  # fmt: skip
         self._unanswered = 0
         if self._spare is not None:
-            self._send(op="spare", count=self._spare)
+            self._send(Spare(self._spare))
         if self._deadline_s is not None:
-            self._send(op="deadline", boot_time_s=self._deadline_s)
+            self._send(Deadline(self._deadline_s))
         self.trouble = ""
         self._ready.set()
         return reader
@@ -201,63 +230,51 @@ class ForkServerClient:
             place: Where it waited and who took it.
         """
         execution = self._executions[key] = Execution(key)
-        if not self._send(
-            op="start",
-            key=key,
-            kind=kind_of(message).value,
-            place=asdict(place),
-            body=json.dumps(asdict(message)).encode(),
-        ):
+        body = json.dumps(asdict(message)).encode()
+        if not self._send(Start(kind_of(message).value, asdict(place), body), key):
             self._lost(execution)
         return execution
 
     def answer(self, key: str, *, go: bool) -> None:
         """Answer a child that asked whether it may begin."""
-        self._send(op="go" if go else "stop", key=key)
+        self._send(Go() if go else Stop(), key)
 
     def signal(self, key: str, number: int) -> None:
         """Send a signal to a child; SIGKILL goes to all that it has started, too."""
-        self._send(op="signal", key=key, signal=number)
+        self._send(Signal(number), key)
 
     def keep_spare(self, count: int) -> None:
         """Say how many children shall wait ahead of need."""
         if count != self._spare:
             self._spare = count
-            self._send(op="spare", count=count)
+            self._send(Spare(count))
 
     def vouch(self, until_s: float) -> None:
         """Say until which boot time the children may go on."""
         self._deadline_s = until_s
-        if self._ready.is_set() and self._send(op="deadline", boot_time_s=until_s):
+        if self._ready.is_set() and self._send(Deadline(until_s)):
             self._unanswered += 1
         if self._unanswered > _MOST_UNANSWERED and self._process is not None:
             logger.error("The fork server of %r does not answer: killing it.", self.location.name)
             self._unanswered = 0
             self._process.kill()
 
-    def _send(self, *, body: bytes = b"", **header: Any) -> bool:
+    def _send(self, packet: Packet, key: str = "") -> bool:
         if self._writer is None or self._writer.is_closing():
             return False
-        self._writer.write(pack(body=body, **header))
+        self._writer.write(pack(packet, key))
         return True
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         assert self._process is not None
         assert self._writer is not None
         ending = asyncio.create_task(_end_with(self._process, reader))
-        while line := await _next_line(reader):
-            packet = json.loads(line)
-            if packet["op"] == "vouched":
-                self._unanswered = 0
-                continue
-            if packet["op"] == "imported":
-                self._import_s = packet["seconds"]
-                continue
-            execution = self._executions.get(packet["key"])
-            if execution is not None:
-                execution.hear(packet)
-                if packet["op"] == "exited":
-                    del self._executions[packet["key"]]
+        try:
+            while heard := await _next_packet(reader):
+                self._take(*heard)
+        except ProtocolError as error:
+            logger.error("%s", error)
+            self._process.kill()
         self._ready.clear()
         self._writer.close()
         await ending
@@ -265,6 +282,16 @@ class ForkServerClient:
         if not self._stopping:
             logger.error("The fork server of %r died; starting another.", self.location.name)
             await self._restart()
+
+    def _take(self, packet: Packet, key: str) -> None:
+        if isinstance(packet, Vouched):
+            self._unanswered = 0
+        elif isinstance(packet, Imported):
+            self._import_s = packet.seconds
+        elif (execution := self._executions.get(key)) is not None:
+            execution.hear(packet)
+            if isinstance(packet, Exited):
+                del self._executions[key]
 
     async def _end_executions(self) -> None:
         """End what the fork server, which is gone, had at work, and what it leaves behind."""
@@ -290,9 +317,7 @@ class ForkServerClient:
     def _lost(self, execution: Execution) -> None:
         """Say that an execution has ended whose fork server is gone."""
         self._executions.pop(execution.key, None)
-        execution.hear(
-            {"op": "exited", "key": execution.key, "pid": execution.pid, "exit_code": None}
-        )
+        execution.hear(Exited(execution.pid, None))
 
     @property
     def is_idle(self) -> bool:

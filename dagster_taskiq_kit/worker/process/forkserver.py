@@ -14,6 +14,7 @@ code began when it was imported, or it wants another interpreter, they import fo
 """
 
 import contextlib
+import logging
 import os
 import selectors
 import signal
@@ -30,11 +31,32 @@ from ...host.process_tree import (
     kill_group,
     kill_tree,
 )
+from ...vocabulary.errors import ProtocolError
 from .children import Child, Left
 from .guardian import Guardian
 from .lifecycle import HELPERS_LINGER_S, LINGER_S, when_parent_dies
 from .makers import Maker
-from .wire import Packet, PatientWire
+from .protocol import (
+    Connect,
+    Deadline,
+    Done,
+    End,
+    Exited,
+    Expired,
+    Guarded,
+    Lingered,
+    Packet,
+    Signal,
+    Spare,
+    Start,
+    Started,
+    Stop,
+    Vouched,
+    check_sender,
+)
+from .wire import PatientWire
+
+logger = logging.getLogger(__name__)
 
 _SPARE_IDLE_S = 300.0
 _TICK_S = 1.0
@@ -150,46 +172,47 @@ class ForkServer:
         Raises:
             EOFError: The worker is gone.
         """
-        packets: list[Packet] = []
+        heard: list[tuple[Packet, str]] = []
         if mask & selectors.EVENT_WRITE:
             self._worker.flush()
         if mask & selectors.EVENT_READ:
             with contextlib.suppress(BlockingIOError):
                 for _ in range(_MOST_CHUNKS):
-                    packets += self._worker.arrived()
-        deadlines = [packet for packet in packets if packet["op"] == "deadline"]
-        for packet in deadlines:
-            self._deadline_s = packet["boot_time_s"]
-            self._worker.send(op="vouched")
+                    heard += self._worker.arrived()
+        for packet, _ in heard:
+            if isinstance(packet, Deadline):
+                self._deadline_s = packet.boot_time_s
+                self._worker.send(Vouched())
         self._keep_deadline()
-        for packet in packets:
-            self._obey(packet)
+        for packet, key in heard:
+            self._obey(packet, key)
 
-    def _obey(self, packet: Packet) -> None:
-        operation = packet["op"]
-        if operation == "start":
-            child = self._take_spare()
-            key: str = packet["key"]
-            child.key = key
-            self._by_key[key] = child
-            self._last_start_s = time.monotonic()
-            self._worker.send(op="started", key=key, pid=child.pid)
-            child.wire.send(**packet)
-        elif operation in ("go", "stop"):
-            child = self._by_key.get(packet["key"])
-            if child is not None:
-                child.wire.send(op=operation)
-                if operation == "stop":
-                    child.gone_by_s = time.monotonic() + LINGER_S
-        elif operation == "signal":
-            child = self._by_key.get(packet["key"])
-            if child is not None and packet["signal"] == signal.SIGKILL:
+    def _obey(self, packet: Packet, key: str = "") -> None:
+        check_sender(packet, End.WORKER)
+        if isinstance(packet, Start):
+            self._start(packet, key)
+        elif isinstance(packet, Spare):
+            self._spare_wanted = packet.count
+        elif (child := self._by_key.get(key)) is None:
+            return  # a deadline, or for a child that is gone
+        elif isinstance(packet, Signal):
+            if packet.signal == signal.SIGKILL:
                 kill_tree(child.pid)
-            elif child is not None:
+            else:
                 # To it alone: it ends what it has started, in its own order.
-                kill(child.pid, packet["signal"])
-        elif operation == "spare":
-            self._spare_wanted = packet["count"]
+                kill(child.pid, packet.signal)
+        else:
+            child.wire.send(packet)
+            if isinstance(packet, Stop):
+                child.gone_by_s = time.monotonic() + LINGER_S
+
+    def _start(self, packet: Start, key: str) -> None:
+        child = self._take_spare()
+        child.key = key
+        self._by_key[key] = child
+        self._last_start_s = time.monotonic()
+        self._worker.send(Started(child.pid), key)
+        child.wire.send(packet)
 
     def _patience_s(self) -> float:
         if self._deadline_s is None:
@@ -201,9 +224,9 @@ class ForkServer:
             return
         # What is started after this is vouched for by the next renewal.
         self._deadline_s = None
-        for child in self._by_key.values():
+        for key, child in self._by_key.items():
             kill_tree(child.pid)
-            self._worker.send(op="expired", key=child.key)
+            self._worker.send(Expired(), key)
 
     def _take_spare(self) -> Child:
         return self._next_spare() or self._make()
@@ -218,7 +241,7 @@ class ForkServer:
         near = time.monotonic() - self._last_start_s < _NEXT_IS_NEAR_S
         if child is not None and near and self._by_key and not child.connects:
             child.connects = True
-            child.wire.send(op="connect")
+            child.wire.send(Connect())
 
     def _waiting(self) -> Sequence[Child]:
         return [c for c in self._children.values() if c.key is None and not c.leaving]
@@ -235,7 +258,7 @@ class ForkServer:
         theirs.close()
         child = Child(pid, PatientWire(ours))
         self._children[pid] = child
-        child.wire.send(op="guarded")
+        child.wire.send(Guarded())
         return child
 
     def _keep_spares(self) -> float:
@@ -263,23 +286,29 @@ class ForkServer:
     def _hear(self, child: Child) -> bool:
         """Pass on what a child said; returns whether there was anything."""
         try:
-            for packet in child.wire.arrived():
-                self._worker.send(**packet, key=child.key)
-                if packet["op"] == "done":
+            for packet, _ in child.wire.arrived():
+                check_sender(packet, End.CHILD)
+                self._worker.send(packet, child.key or "")
+                if isinstance(packet, Done):
                     child.gone_by_s = time.monotonic() + LINGER_S
         except BlockingIOError:
             return False
         except EOFError:
             child.leaving = child.deaf = True
             return False
+        except ProtocolError as error:
+            logger.error("%s", error)
+            child.leaving = child.deaf = True
+            kill_tree(child.pid)
+            return False
         return True
 
     def _end_the_lingering(self) -> None:
         """Kill children that do not leave though their message has ended."""
-        for child in self._by_key.values():
+        for key, child in self._by_key.items():
             if child.gone_by_s is not None and time.monotonic() > child.gone_by_s:
                 child.gone_by_s = None
-                self._worker.send(op="lingered", key=child.key)
+                self._worker.send(Lingered(), key)
                 kill_tree(child.pid)
 
     def _reap(self) -> None:
@@ -325,14 +354,13 @@ class ForkServer:
             self._guardian.tell(pid, lives=False)
             if left.child.key is not None:
                 del self._by_key[left.child.key]
-                self._worker.send(
-                    op="exited",
-                    key=left.child.key,
-                    pid=pid,
-                    exit_code=os.waitstatus_to_exitcode(left.status),
+                exited = Exited(
+                    pid,
+                    os.waitstatus_to_exitcode(left.status),
                     cpu_s=left.usage.ru_utime + left.usage.ru_stime,
                     max_rss_kib=left.usage.ru_maxrss,
                 )
+                self._worker.send(exited, left.child.key)
             self._kill_orphans()
 
     def _kill_orphans(self) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from ...host.process_tree import kill, kill_tree
 from .lifecycle import GUARDIAN, show_as
+from .protocol import Guard
 from .wire import PatientWire
 
 #: How long a fork server may take to end what it has, once its worker is gone.
@@ -68,7 +69,7 @@ class Guardian:
     def tell(self, child: int, *, lives: bool) -> None:
         """Tell it that a child was made or has ended."""
         if self._wire is not None:
-            self._wire.send(pid=child, lives=lives)
+            self._wire.send(Guard(child, lives))
 
     def flush(self) -> None:
         """Tell it what it did not take before."""
@@ -108,5 +109,6 @@ def _guard(end: socket.socket, worker: int, server: int) -> None:
 
 def _hear(wire: PatientWire, children: set[int]) -> None:
     with contextlib.suppress(BlockingIOError):
-        for packet in wire.arrived():
-            (children.add if packet["lives"] else children.discard)(packet["pid"])
+        for packet, _ in wire.arrived():
+            assert isinstance(packet, Guard)
+            (children.add if packet.lives else children.discard)(packet.pid)

@@ -27,6 +27,7 @@ from ..warm.prepared_jobs import PreparedJobs
 from ..warm.rehearsal import rehearse
 from .child import refuse_one, serve_one
 from .lifecycle import be_guarded, become_child
+from .protocol import Guarded, Imported
 from .wire import Wire
 
 
@@ -52,7 +53,7 @@ class Maker(ABC):
             for end in (*not_theirs, *self.inherit_not):
                 end.close()
             wire = Wire(control)
-            if wire.receive() is not None:
+            if isinstance(wire.receive(), Guarded):
                 be_guarded()
                 self._serve(wire)
         finally:
@@ -105,7 +106,7 @@ class LayeredMaker(Maker):
         except CodeLoadFailed as error:
             refuse_one(error, control)
         else:
-            control.send(op="imported", seconds=time.monotonic() - began_s)
+            control.send(Imported(time.monotonic() - began_s))
             serve_one(code, prepared, self._instance, control)
 
 

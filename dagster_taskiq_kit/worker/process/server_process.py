@@ -29,6 +29,7 @@ from ..warm.warmth import judge, shareable_modules
 from .forkserver import ForkServer
 from .lifecycle import FORK_SERVER, show_as, when_parent_dies
 from .makers import LayeredMaker, Maker, WarmMaker, import_code, open_base
+from .protocol import Failed, Ready
 from .user_task import registered_tasks
 from .wire import PatientWire, pack
 
@@ -101,11 +102,7 @@ def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
         modules = [] if verdict.nothing_ahead else shareable_modules(verdict.unsafe)
         _begin_anew(worker, location, Layers(verdict.why, modules, pointers, tasks, source))
     _keep_pages_shared()
-    worker.sendall(
-        pack(
-            op="ready", pid=os.getpid(), mode="warm", pointers=pointers, tasks=tasks, source=source
-        )
-    )  # fmt: skip
+    worker.sendall(pack(Ready(os.getpid(), "warm", pointers=pointers, tasks=tasks, source=source)))
     return WarmMaker(code, prepared, instance)
 
 
@@ -122,8 +119,10 @@ def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Make
     _keep_pages_shared()
     worker.sendall(
         pack(
-            op="ready", pid=os.getpid(), mode="layered" if layers.modules else "cold",
-            why=layers.why, pointers=layers.pointers, tasks=layers.tasks, source=layers.source,
+            Ready(
+                os.getpid(), "layered" if layers.modules else "cold",
+                why=layers.why, pointers=layers.pointers, tasks=layers.tasks, source=layers.source,
+            )
         )
     )  # fmt: skip
     return LayeredMaker(location, instance)
@@ -154,7 +153,7 @@ def _keep_pages_shared() -> None:
 
 def _say_failed(worker: socket.socket, location: str, traceback: str) -> None:
     with contextlib.suppress(OSError):
-        worker.sendall(pack(op="failed", location=location, traceback=traceback))
+        worker.sendall(pack(Failed(location, traceback)))
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The wire between worker, fork server and child: packets on a socket pair.
 
-A packet is one line of JSON, its *header*; where the header says ``size``, so many bytes follow,
-its *body*. A message to execute travels as the body, which a fork server passes on unread.
+A packet (``protocol.py``) is one line of JSON, its *header*; where the header says ``size``, so
+many bytes follow, its *body*. A message to execute travels as the body, which a fork server passes
+on unread.
 
 Invariant: a packet is whole or is not there; the end of the stream means that the other side is
 gone. Sending and receiving take time that is linear in what is sent, and a :class:`PatientWire`
@@ -14,20 +15,37 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-Packet = dict[str, Any]
+from .protocol import Packet, name_of, packet_of, values_of
+
 _CHUNK_BYTES = 262_144
 
 
-def pack(*, body: bytes = b"", **header: Any) -> bytes:
+def pack(packet: Packet, key: str = "") -> bytes:
     """Return the bytes of one packet.
 
     Args:
-        body: What follows the header.
-        header: The header's fields.
+        packet: What is said.
+        key: The delivery that it is about; '' for none.
     """
+    header: dict[str, Any] = {"op": name_of(packet), **values_of(packet)}
+    if key:
+        header["key"] = key
+    body: bytes = header.pop("body", b"")
     if body:
         header["size"] = len(body)
     return b"".join((json.dumps(header, separators=(",", ":")).encode(), b"\n", body))
+
+
+def unpack(header: dict[str, Any], body: bytes) -> tuple[Packet, str]:
+    """Return a packet and the key of the delivery that it is about.
+
+    Raises:
+        ProtocolError: There is no such packet.
+    """
+    name, key = str(header.pop("op", "")), str(header.pop("key", ""))
+    if header.pop("size", 0):
+        header["body"] = body
+    return packet_of(name, header), key
 
 
 class Wire:
@@ -42,25 +60,29 @@ class Wire:
         self._socket = end
         self._arriving = end.makefile("rb")
 
-    def send(self, **header: Any) -> bool:
+    def send(self, packet: Packet) -> bool:
         """Send one packet; False when the other side is gone."""
         try:
-            self._socket.sendall(pack(**header))
+            self._socket.sendall(pack(packet))
         except OSError:
             return False
         return True
 
     def receive(self) -> Packet | None:
-        """Wait for one packet, its body under ``body``; None when the other side is gone."""
+        """Wait for one packet; None when the other side is gone.
+
+        Raises:
+            ProtocolError: It is no packet that there is.
+        """
         try:
             line = self._arriving.readline()
             if not line.endswith(b"\n"):
                 return None
-            packet: Packet = json.loads(line)
-            packet["body"] = self._arriving.read(packet.get("size", 0))
+            header = json.loads(line)
+            body = self._arriving.read(header.get("size", 0))
         except OSError:
             return None
-        return packet
+        return unpack(header, body)[0]
 
 
 class PatientWire:
@@ -76,22 +98,22 @@ class PatientWire:
         self._outbox: deque[memoryview] = deque()
         self.unsent_bytes = 0
         self._arrived = bytearray()
-        self._header: Packet | None = None
+        self._header: dict[str, Any] | None = None
 
     def fileno(self) -> int:
         """Return the descriptor, to select on."""
         return self._socket.fileno()
 
-    def send(self, *, body: bytes = b"", **header: Any) -> None:
+    def send(self, packet: Packet, key: str = "") -> None:
         """Send one packet, or keep it for :meth:`flush`; that the other side is gone is read.
 
         Args:
-            body: What follows the header.
-            header: The header's fields.
+            packet: What is said.
+            key: The delivery that it is about; '' for none.
         """
-        packet = pack(body=body, **header)
-        self._outbox.append(memoryview(packet))
-        self.unsent_bytes += len(packet)
+        packed = pack(packet, key)
+        self._outbox.append(memoryview(packed))
+        self.unsent_bytes += len(packed)
         self.flush()
 
     def flush(self) -> None:
@@ -111,12 +133,13 @@ class PatientWire:
             else:
                 self._outbox[0] = self._outbox[0][sent:]
 
-    def arrived(self) -> Iterator[Packet]:
-        """Read once what the socket holds; yield whole packets, each with its body under ``body``.
+    def arrived(self) -> Iterator[tuple[Packet, str]]:
+        """Read once what the socket holds; yield whole packets, each with its delivery's key or ''.
 
         Raises:
             EOFError: The other side is gone.
             BlockingIOError: Nothing has arrived.
+            ProtocolError: Something is no packet that there is.
         """
         try:
             chunk = self._socket.recv(_CHUNK_BYTES)
@@ -129,21 +152,21 @@ class PatientWire:
         searched = len(self._arrived)
         self._arrived += chunk
         while True:
-            packet = self._header
-            if packet is None:
+            header = self._header
+            if header is None:
                 end = self._arrived.find(b"\n", searched)
                 if end < 0:
                     return
-                packet = self._header = dict(json.loads(self._arrived[:end]))
+                header = self._header = dict(json.loads(self._arrived[:end]))
                 del self._arrived[: end + 1]
-            size = packet.get("size", 0)
+            size = header.get("size", 0)
             if len(self._arrived) < size:
                 return
             self._header = None
-            packet["body"] = bytes(self._arrived[:size])
+            body = bytes(self._arrived[:size])
             del self._arrived[:size]
             searched = 0
-            yield packet
+            yield unpack(header, body)
 
     def close(self) -> None:
         """Close this end."""

@@ -1,0 +1,342 @@
+"""What worker, fork server and child say to each other: every packet, from whom to whom, and when.
+
+Invariant: what arrives is one of these packets, with its fields and nothing else; a packet of a
+delivery comes in an order that the table allows. Anything else is a defect of the kit, is told as
+that, and ends the process that said it, instead of being guessed at.
+
+A packet about a delivery carries the delivery's key on the wire, beside its fields: a child does
+not know its own, its fork server adds it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from ...vocabulary.errors import ProtocolError
+
+# ---- a worker to its fork server
+
+
+@dataclass(frozen=True)
+class Spare:
+    """So many children shall wait ahead of need."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The children may go on until then; boot time, in seconds."""
+
+    boot_time_s: float
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Send a signal to the child of a delivery; SIGKILL goes to all that it has started, too."""
+
+    signal: int
+
+
+# ---- a worker, through its fork server, to a child
+
+
+@dataclass(frozen=True)
+class Start:
+    """Execute a message, once you are allowed to.
+
+    Args:
+        kind: What it asks for.
+        place: Where it waited and who took it, as data of ``Place``.
+        body: The message, as JSON.
+    """
+
+    kind: str
+    place: Mapping[str, Any]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Go:
+    """You may begin: the record is running, and yours."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """You may not begin, and shall leave."""
+
+
+# ---- a fork server to a child
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Your guardian knows of you: from here on you may execute code that starts something."""
+
+
+@dataclass(frozen=True)
+class Connect:
+    """A message is likely to come soon: connect to the database."""
+
+
+# ---- a fork server to its guardian
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A child was made, or has ended.
+
+    Args:
+        pid: Its process.
+        lives: Whether it is there.
+    """
+
+    pid: int
+    lives: bool
+
+
+# ---- a child to its fork server, which passes it on to the worker
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The user's code was imported in the child itself."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Begin:
+    """May the body begin?"""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A run has begun; it can be handed over to another worker, or not."""
+
+    resumable: bool
+
+
+@dataclass(frozen=True)
+class Output:
+    """The step has written an output that others may wait for."""
+
+
+@dataclass(frozen=True)
+class Prints:
+    """Where the step prints to: local files by ``out`` and ``err``."""
+
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The message has ended; the process is about to leave.
+
+    Args:
+        outcome: A terminal state.
+        detail: What the orchestrator and an operator may want to know.
+    """
+
+    outcome: str
+    detail: Mapping[str, Any]
+
+
+# ---- a fork server to its worker
+
+
+@dataclass(frozen=True)
+class Ready:
+    """It has loaded its code and can take deliveries.
+
+    Args:
+        pid: Its process.
+        mode: ``warm``, ``layered`` or ``cold``.
+        pointers: How messages can name the code.
+        tasks: Names of the users' own taskiq tasks in it.
+        source: From which files the code was imported, as data.
+        why: Why it is not warm.
+    """
+
+    pid: int
+    mode: str
+    pointers: Sequence[str]
+    tasks: Sequence[str]
+    source: Mapping[str, Any]
+    why: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Its code did not load; it ends."""
+
+    location: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """It has heard a deadline."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A child has the delivery."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Expired:
+    """The child is killed: its deadline has passed."""
+
+
+@dataclass(frozen=True)
+class Lingered:
+    """The child is killed: it did not leave though its message had ended."""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The child is gone with all that it had started; the last packet of a delivery.
+
+    Args:
+        pid: Its process; None when there never was one.
+        exit_code: As of ``waitpid``, negative for a signal; None when its fork server died first.
+        cpu_s: What it has used.
+        max_rss_kib: Its largest resident memory.
+    """
+
+    pid: int | None
+    exit_code: int | None
+    cpu_s: float = 0.0
+    max_rss_kib: int = 0
+
+
+Packet = (
+    Spare | Deadline | Signal | Start | Go | Stop | Guarded | Connect | Guard | Imported | Begin
+    | Runs | Output | Prints | Done | Ready | Failed | Vouched | Started | Expired | Lingered
+    | Exited
+)  # fmt: skip
+
+
+class End(Enum):
+    """Who speaks."""
+
+    WORKER = "worker"
+    SERVER = "fork server"
+    CHILD = "child"
+    GUARDIAN = "guardian"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Who says a packet to whom, and what a delivery must have said before.
+
+    Args:
+        sender: Who says it.
+        receivers: Who hears it; a fork server that only passes it on is left out.
+        follows: Packets of the same delivery, the last of which came before it; () for one that is
+            of no delivery, or at any time.
+    """
+
+    sender: End
+    receivers: Sequence[End]
+    follows: Sequence[type] = ()
+
+
+_BEFORE_THE_END = (Started, Begin, Runs, Output, Prints)
+
+#: The protocol.
+TABLE: Mapping[type, Row] = {
+    Ready: Row(End.SERVER, [End.WORKER]),
+    Failed: Row(End.SERVER, [End.WORKER]),
+    Spare: Row(End.WORKER, [End.SERVER]),
+    Deadline: Row(End.WORKER, [End.SERVER]),
+    Vouched: Row(End.SERVER, [End.WORKER]),
+    Guarded: Row(End.SERVER, [End.CHILD]),
+    Connect: Row(End.SERVER, [End.CHILD]),
+    Guard: Row(End.SERVER, [End.GUARDIAN]),
+    Imported: Row(End.CHILD, [End.WORKER]),
+    Start: Row(End.WORKER, [End.SERVER, End.CHILD]),
+    Started: Row(End.SERVER, [End.WORKER], [Start]),
+    Begin: Row(End.CHILD, [End.WORKER], [Started]),
+    Go: Row(End.WORKER, [End.SERVER, End.CHILD], [Begin]),
+    Stop: Row(End.WORKER, [End.SERVER, End.CHILD], [Begin]),
+    Runs: Row(End.CHILD, [End.WORKER], [Begin]),
+    Prints: Row(End.CHILD, [End.WORKER], [Begin, Output, Prints]),
+    Output: Row(End.CHILD, [End.WORKER], [Begin, Output, Prints]),
+    Signal: Row(End.WORKER, [End.SERVER]),
+    # A child that cannot even read its message ends without a question.
+    Done: Row(End.CHILD, [End.WORKER], _BEFORE_THE_END),
+    Expired: Row(End.SERVER, [End.WORKER], [*_BEFORE_THE_END, Done]),
+    Lingered: Row(End.SERVER, [End.WORKER], [*_BEFORE_THE_END, Done]),
+    Exited: Row(End.SERVER, [End.WORKER], [Start, *_BEFORE_THE_END, Done]),
+}
+
+BY_NAME: Mapping[str, type] = {each.__name__.lower(): each for each in TABLE}
+_FIELDS = {each: frozenset(one.name for one in fields(each)) for each in TABLE}
+#: Said by a fork server on its own account, whatever its child has said and still says.
+_BESIDE = (Expired, Lingered)
+
+
+def name_of(packet: Packet) -> str:
+    """Return what a packet is called on the wire."""
+    return type(packet).__name__.lower()
+
+
+def values_of(packet: Packet) -> dict[str, Any]:
+    """Return the fields of a packet."""
+    return {name: getattr(packet, name) for name in _FIELDS[type(packet)]}
+
+
+def packet_of(name: str, values: Mapping[str, Any]) -> Packet:
+    """Return the packet of some name with some fields.
+
+    Raises:
+        ProtocolError: There is no such packet, or it has other fields.
+    """
+    kind = BY_NAME.get(name)
+    if kind is None:
+        raise ProtocolError(f"there is no packet {name!r}")
+    if not values.keys() <= _FIELDS[kind]:
+        strange = ", ".join(sorted(values.keys() - _FIELDS[kind]))
+        raise ProtocolError(f"packet {name!r} has no field {strange}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ProtocolError(f"packet {name!r}: {error}") from None
+
+
+def check_sender(packet: Packet, *senders: End) -> None:
+    """Check that a packet may come from where it came from.
+
+    Raises:
+        ProtocolError: It may not.
+    """
+    if TABLE[type(packet)].sender not in senders:
+        said = " or ".join(each.value for each in senders)
+        raise ProtocolError(f"packet {name_of(packet)!r} is not said by a {said}")
+
+
+class Order:
+    """The order of what is said of one delivery, as its worker hears it."""
+
+    def __init__(self) -> None:
+        self._last: type = Start
+
+    def check(self, packet: Packet) -> None:
+        """Check that a packet may come now.
+
+        Raises:
+            ProtocolError: It may not.
+        """
+        kind = type(packet)
+        follows = TABLE[kind].follows
+        if follows and self._last not in follows:
+            raise ProtocolError(
+                f"packet {name_of(packet)!r} came after {self._last.__name__.lower()!r}"
+            )
+        if follows and kind not in _BESIDE:
+            self._last = kind
