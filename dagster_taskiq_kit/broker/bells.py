@@ -1,7 +1,8 @@
 """A run's bell: on it the orchestrator hears that steps ended, and wakes without a tick.
 
-Invariant: what the bell says is a hint about *when* to look; the event log says what is true. A
-missed ring costs the orchestrator one slow poll, never a step.
+Invariant: what the bell says is a hint about *when* to look; the event log says what happened, and
+only where it has no end does the ring decide which one is written. A missed ring costs the
+orchestrator one slow poll, never a step.
 """
 
 import json

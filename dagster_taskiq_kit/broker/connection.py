@@ -38,7 +38,7 @@ _IDLE_CHECK_S = 15
 _let_in: set[str | None] = set()
 
 
-def expect_to_be_let_in() -> None:
+def treat_refusals_as_outages() -> None:
     """Wait through refusals from the start: this process works for one that was let in."""
     _let_in.add(None)
 
@@ -134,9 +134,9 @@ class SyncConnection:
             BrokerRefused: Wrong password or missing rights.
             UnfitServer: The server cannot execute the script.
         """
-        return self.attempt(lambda: self._once(call), give_up_s)
+        return self.retrying(lambda: self._once(call), give_up_s)
 
-    def attempt(self, ask: Callable[[], T], give_up_s: float | None = None) -> T:
+    def retrying(self, ask: Callable[[], T], give_up_s: float | None = None) -> T:
         """Repeat ``ask`` while the broker is away; errors as for :meth:`run`."""
         tries = _Tries(self.settings, give_up_s)
         while True:
@@ -176,7 +176,7 @@ class AsyncConnection:
             self.client = redis.asyncio.Redis(connection_pool=pool)
         else:
             url, options = connection_options(settings, asynchronous=True)
-            # A break must be seen: repeating is for :meth:`attempt`, and a heartbeat counts it.
+            # A break must be seen: repeating is for :meth:`retrying`, and a heartbeat counts it.
             once = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
             self.client = redis.asyncio.Redis.from_url(url, retry=once, **options)
 
@@ -191,9 +191,9 @@ class AsyncConnection:
                 answer = await self.client.eval(script.source, 1, self.keys.prefix, *argv)
             return call.read(answer)
 
-        return await self.attempt(once, give_up_s)
+        return await self.retrying(once, give_up_s)
 
-    async def attempt(self, ask: Callable[[], Awaitable[T]], give_up_s: float | None = None) -> T:
+    async def retrying(self, ask: Callable[[], Awaitable[T]], give_up_s: float | None = None) -> T:
         """Repeat ``ask`` while the broker is away; errors as for :meth:`SyncConnection.run`."""
         tries = _Tries(self.settings, give_up_s)
         while True:

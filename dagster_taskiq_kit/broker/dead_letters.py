@@ -49,7 +49,7 @@ def read_all(connection: SyncConnection, most: int = 1000) -> Sequence[DeadLette
     key = connection.keys.name("dead")
     ask = connection.client.xrevrange
     entries = cast(
-        "list[tuple[bytes, dict[bytes, bytes]]]", connection.attempt(lambda: ask(key, count=most))
+        "list[tuple[bytes, dict[bytes, bytes]]]", connection.retrying(lambda: ask(key, count=most))
     )
     return [_read(text(entry_id), values) for entry_id, values in entries]
 

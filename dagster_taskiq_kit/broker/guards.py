@@ -1,6 +1,7 @@
 """What must be true of a server and a namespace before any work is trusted to them.
 
-Invariant: nothing is submitted or claimed before these guards passed once in the process.
+Invariant: a launcher submits, and a worker claims, nothing before these guards passed once in its
+process.
 """
 
 import contextlib
@@ -96,7 +97,7 @@ def check_instance(connection: SyncConnection, instance_id: str) -> None:
         BrokerUnavailable: No answer.
     """
     key = connection.keys.name("instance")
-    owner = connection.attempt(lambda: connection.client.get(key))
+    owner = connection.retrying(lambda: connection.client.get(key))
     if owner is not None:
         _check_owner(connection, text(owner), instance_id)
 
@@ -128,4 +129,4 @@ def _said_of_itself(connection: SyncConnection) -> tuple[Mapping[str, Any], str 
         release = client.eval("return redis.REDIS_VERSION or '0'", 1, connection.keys.prefix)
         return {"redis_version": text(release)}, None
 
-    return connection.attempt(ask)
+    return connection.retrying(ask)

@@ -49,7 +49,7 @@ def read_histograms(connection: SyncConnection) -> Histograms:
         BrokerUnavailable: No answer in time.
     """
     name = connection.keys.name("histograms")
-    flat: Mapping[Any, Any] = connection.attempt(lambda: connection.client.hgetall(name))
+    flat: Mapping[Any, Any] = connection.retrying(lambda: connection.client.hgetall(name))
     counts: dict[tuple[str, str, str], list[int]] = {}
     sums_s: dict[tuple[str, str, str], float] = {}
     for field, value in flat.items():

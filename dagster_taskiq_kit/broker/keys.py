@@ -78,14 +78,18 @@ KEYS: dict[str, Key] = {
         "stream",
         "scripts",
         "1 day after the last write",
-        "what ended, for the orchestrator",
+        "what ended or wrote an output, for the orchestrator",
     ),
     "run_band": Key(
         ("run_id",), "string", "operators", "30 days", "band that a run was moved to by hand"
     ),
     "cancel": Key(("run_id",), "string", "launcher", "1 day", "the run was cancelled"),
     "workers": Key(
-        (), "zset", "scripts", "never", "worker ids by server ms at which their lease ends"
+        (),
+        "zset",
+        "scripts",
+        "never",
+        "worker ids by expected end of lease (server ms), for health; a rescue goes by renewals",
     ),
     "worker": Key(("worker_id",), "hash", "its worker", "1 day after the lease", "a worker's card"),
     "held": Key(
@@ -117,7 +121,11 @@ KEYS: dict[str, Key] = {
         "answer to a lane's last claim, for a repeated call",
     ),
     "orders": Key(
-        ("worker_id",), "stream", "scripts", "1 hour", "orders to a worker: cancel, drain"
+        ("worker_id",),
+        "stream",
+        "scripts, commands",
+        "1 hour",
+        "orders to a worker: cancel, drain, reload",
     ),
     "unserved": Key(
         (), "set", "reconcile", "never", "run|queue for runs told that nobody serves their queue"

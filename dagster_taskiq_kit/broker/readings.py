@@ -1,7 +1,7 @@
 """What stands in the broker, read without changing it; all changes are in ``records.py``.
 
-Invariant: every reading is bounded by ``give_up_s`` and takes one round trip, however many records
-it is about.
+Invariant: every reading is bounded by ``give_up_s`` and takes one round trip (two for the age of a
+namespace), however many records it is about.
 """
 
 import json
@@ -102,7 +102,7 @@ def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[st
         rows = zip(task_ids, answers, strict=True)
         return {task_id: read_record(task_id, _hash(answer)) for task_id, answer in rows}
 
-    return connection.attempt(ask) if task_ids else {}
+    return connection.retrying(ask) if task_ids else {}
 
 
 def _hash(answer: Any) -> Mapping[bytes | str, bytes | str]:
@@ -130,7 +130,7 @@ def open_messages(
         answers = zip(run_ids, pipeline.execute(), strict=True)
         return {run_id: sorted(text(each) for each in found) for run_id, found in answers}
 
-    return connection.attempt(ask) if run_ids else {}
+    return connection.retrying(ask) if run_ids else {}
 
 
 def members(connection: SyncConnection, key: str) -> frozenset[str]:
@@ -140,7 +140,7 @@ def members(connection: SyncConnection, key: str) -> frozenset[str]:
         BrokerUnavailable: No answer within ``give_up_s``.
     """
     ask = connection.client.smembers
-    return frozenset(text(member) for member in connection.attempt(lambda: ask(key)))
+    return frozenset(text(member) for member in connection.retrying(lambda: ask(key)))
 
 
 def server_time_ms(connection: SyncConnection) -> int:
@@ -149,7 +149,7 @@ def server_time_ms(connection: SyncConnection) -> int:
     Raises:
         BrokerUnavailable: No answer within ``give_up_s``.
     """
-    seconds, micros = connection.attempt(connection.client.time)
+    seconds, micros = connection.retrying(connection.client.time)
     return int(seconds) * 1000 + int(micros) // 1000
 
 
@@ -167,7 +167,7 @@ def namespace_age_s(connection: SyncConnection, give_up_s: float | None = None) 
         # Without a birth it was forgotten a moment ago; a worker's next renewal writes it anew.
         return float((now_ms - int(born)) / 1000) if born and born.isdigit() else 0.0
 
-    return connection.attempt(ask, give_up_s)
+    return connection.retrying(ask, give_up_s)
 
 
 def waiting(connection: SyncConnection, queue: str) -> Sequence[str]:
@@ -183,7 +183,7 @@ def waiting(connection: SyncConnection, queue: str) -> Sequence[str]:
             pipeline.zrange(connection.keys.name("waiting", queue, kind.value), 0, -1)
         return pipeline.execute()
 
-    return [text(task_id) for ids in connection.attempt(ask) for task_id in ids]
+    return [text(task_id) for ids in connection.retrying(ask) for task_id in ids]
 
 
 def cancelled_for_s(connection: SyncConnection, run_id: str) -> float | None:
@@ -193,7 +193,7 @@ def cancelled_for_s(connection: SyncConnection, run_id: str) -> float | None:
         BrokerUnavailable: No answer within ``give_up_s``.
     """
     key = connection.keys.name("cancel", run_id)
-    left_s = connection.attempt(lambda: connection.client.ttl(key))
+    left_s = connection.retrying(lambda: connection.client.ttl(key))
     return None if left_s < 0 else max(0.0, float(_CANCEL_KEPT_S - left_s))
 
 
@@ -211,4 +211,4 @@ def cancelled_runs(connection: SyncConnection, run_ids: Sequence[str]) -> frozen
         answers = zip(run_ids, pipeline.execute(), strict=True)
         return frozenset(run_id for run_id, exists in answers if exists)
 
-    return connection.attempt(ask) if run_ids else frozenset()
+    return connection.retrying(ask) if run_ids else frozenset()

@@ -1,8 +1,9 @@
-"""Task records: every transition a message can make, as a call.
+"""Records of messages: the transitions that a message can make, as calls.
 
-Invariant: a record changes only through these calls, each of which is one atomic script that
-compares the owner and uses the server's clock. Whoever has no owner token can submit or cancel, and
-nothing else.
+Invariant: every change of a record is one atomic script on the server's clock. ``begin``, ``tell``,
+``finish``, ``requeue`` and ``restate`` compare the owner's token. The other changes are made by
+whoever steers (cancel, pause, reprioritize) or repairs the fleet; those of workers that are given
+up stand in ``leases.py``, those of a renewal in ``worker_cards.py``.
 """
 
 import json
@@ -171,26 +172,26 @@ def claim(
     return Call("claim", arguments, read)
 
 
-Verdict = Literal["ok", "cancelled", "revoked"]
+OwnerAnswer = Literal["ok", "cancelled", "revoked"]
 Requeued = Literal["queued", "refused", "revoked"]
 
 
-def _verdict(answer: Any) -> Verdict:
-    return cast("Verdict", text(answer))
+def _owner_answer(answer: Any) -> OwnerAnswer:
+    return cast("OwnerAnswer", text(answer))
 
 
 def _requeued(answer: Any) -> Requeued:
     return cast("Requeued", text(answer))
 
 
-def begin(task_id: str, token: str) -> Call[Verdict]:
+def begin(task_id: str, token: str) -> Call[OwnerAnswer]:
     """Ask whether a claimed message may begin; nothing of the user's runs before it says ok."""
-    return Call("begin", [task_id, token, OfDeployment.OUTCOME_TTL_S], _verdict)
+    return Call("begin", [task_id, token, OfDeployment.OUTCOME_TTL_S], _owner_answer)
 
 
-def tell(task_id: str, token: str) -> Call[Verdict]:
+def tell(task_id: str, token: str) -> Call[OwnerAnswer]:
     """Ring the run's bell for a step that wrote an output and goes on."""
-    return Call("tell", [task_id, token], _verdict)
+    return Call("tell", [task_id, token], _owner_answer)
 
 
 def finish(
@@ -199,7 +200,7 @@ def finish(
     outcome: State,
     detail: Mapping[str, Any],
     dead_letter: str = "",
-) -> Call[Verdict]:
+) -> Call[OwnerAnswer]:
     """End a message that its owner executed.
 
     Args:
@@ -212,7 +213,7 @@ def finish(
     arguments = [
         task_id, token, outcome.value, json.dumps(detail), OfDeployment.OUTCOME_TTL_S, dead_letter,
     ]  # fmt: skip
-    return Call("finish", arguments, _verdict)
+    return Call("finish", arguments, _owner_answer)
 
 
 def requeue(task_id: str, token: str, reason: str, *, counts: bool) -> Call[Requeued]:
@@ -244,7 +245,7 @@ def cancel_message(task_id: str) -> Call[str]:
     return Call("cancel_message", [task_id, OfDeployment.OUTCOME_TTL_S], text)
 
 
-def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[Verdict]:
+def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[OwnerAnswer]:
     """Write again what a worker really executes and the server forgot.
 
     Args:
@@ -257,7 +258,7 @@ def restate(delivery: Delivery, worker_id: str, instead_of: str = "") -> Call[Ve
         str(delivery.band), delivery.run_id, delivery.payload, str(delivery.deliveries),
         str(delivery.waited_ms), instead_of,
     ]  # fmt: skip
-    return Call("restate", arguments, _verdict)
+    return Call("restate", arguments, _owner_answer)
 
 
 def revive(task_id: str, reason: str) -> Call[State | None]:

@@ -47,7 +47,7 @@ class JsonResultBackend(RedisAsyncResultBackend[Any]):
     async def _store(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Store a result; the task is over, so a broker that is away is waited for."""
         store = super().set_result
-        await self._broker.attempt(lambda: store(task_id, result), _OUTLAST_S)
+        await self._broker.retrying(lambda: store(task_id, result), _OUTLAST_S)
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Store a result; one that is not JSON is an error that says so."""

@@ -209,7 +209,7 @@ class PriorityStreamBroker(BaseRedisBroker):
     async def _until_it_answers(self) -> None:
         while True:
             with contextlib.suppress(BrokerUnavailable):
-                await self.records.attempt(self.records.client.ping)
+                await self.records.retrying(self.records.client.ping)
                 return
 
     async def _wait_at_doors(self, doorbell: Any, doors: Any) -> None:

@@ -42,20 +42,20 @@ class WaitingNotes:
             runs = {text(run_id) for run_id in pipeline.execute() if run_id}
             return sorted(runs)
 
-        return self._broker.attempt(ask)
+        return self._broker.retrying(ask)
 
     def note(self, run_id: str, queue: str) -> bool:
         """Note that a run is told; False when it was told before."""
         name = f"{run_id}|{queue}"
-        return bool(self._broker.attempt(lambda: self._broker.client.sadd(self._key, name)))
+        return bool(self._broker.retrying(lambda: self._broker.client.sadd(self._key, name)))
 
     def forget(self, run_id: str, queue: str) -> bool:
         """Forget it again; False when another worker did."""
         name = f"{run_id}|{queue}"
-        return bool(self._broker.attempt(lambda: self._broker.client.srem(self._key, name)))
+        return bool(self._broker.retrying(lambda: self._broker.client.srem(self._key, name)))
 
     def all(self) -> Sequence[tuple[str, str]]:
         """Return each run that was told, with the queue."""
-        found = self._broker.attempt(lambda: self._broker.client.smembers(self._key))
+        found = self._broker.retrying(lambda: self._broker.client.smembers(self._key))
         pairs = [text(name).partition("|") for name in found]
         return [(run_id, queue) for run_id, _, queue in pairs]

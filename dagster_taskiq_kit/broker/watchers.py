@@ -13,7 +13,8 @@ from typing import Any
 from ..config.settings import QueueObjective
 from .scripts import Call
 
-#: Under this name, which no queue has, stands what else the checks go by.
+#: Field of the objectives, no queue's name: further parameters of the checks (``shared_storage``,
+#: ``no_progress_s``).
 JUDGING = ""
 
 

@@ -210,7 +210,7 @@ def last_seen(connection: SyncConnection, worker_id: str) -> LastSeen | None:
         silent_s = seconds + micros / 1e6 - at_s
         return LastSeen(said, max(0.0, min(silent_s, age_by_own_clock_s(said))))
 
-    return connection.attempt(ask)
+    return connection.retrying(ask)
 
 
 def order(connection: SyncConnection, worker_id: str, what: Literal["drain", "reload"]) -> None:
@@ -233,4 +233,4 @@ def order(connection: SyncConnection, worker_id: str, what: Literal["drain", "re
         pipeline.expire(key, _ORDER_TTL_S)
         pipeline.execute()
 
-    connection.attempt(ask)
+    connection.retrying(ask)

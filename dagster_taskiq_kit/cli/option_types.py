@@ -42,7 +42,7 @@ class Seconds(click.FloatRange):
 
 
 class WorkspaceFile(click.ParamType[str]):
-    """A workspace.yaml: YAML that quotes nothing when it is wrong and can be walked to its end."""
+    """A workspace.yaml, whose content no error prints, and that is not read for ever."""
 
     name = "file"
 

@@ -147,7 +147,7 @@ def start(
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
         from ..broker.worker_cards import default_worker_name
-        from ..code_locations.code_location import told
+        from ..code_locations.code_location import with_options
         from ..dagster_internals.postgres.pool import close_connections, instance_id
         from ..launching.launcher import TaskiqRunLauncher
         from ..worker.code_targets import CodeTargets, code_locations
@@ -162,7 +162,7 @@ def start(
         )
         for sentence in not_served:
             logger.warning("%s", sentence)
-        locations = told(locations, warm=warm, reload=reload, max_code_age=max_code_age)
+        locations = with_options(locations, warm=warm, reload=reload, max_code_age=max_code_age)
         options = WorkerOptions(
             name=name or default_worker_name(),
             queues=[check_queue_option(queue, repeatable=True) for queue in queues]

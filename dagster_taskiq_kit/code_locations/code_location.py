@@ -16,7 +16,7 @@ from ..vocabulary.wording import not_there
 WARM_CHOICES = ("auto", "always", "never")
 RELOAD_CHOICES = ("auto", "told", "never")
 #: Why a location is served cold that was told so: nobody needs to mend it.
-AS_TOLD = "it was told so"
+BY_OPTION = "set by --warm never"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CodeLocation:
     max_code_age_s: float = 86_400.0
 
 
-def told(
+def with_options(
     locations: Sequence[CodeLocation],
     *,
     warm: Sequence[str] = (),

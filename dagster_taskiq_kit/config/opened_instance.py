@@ -1,7 +1,7 @@
 """The Dagster instance of this process, opened so that what is wrong with it is told at once.
 
-Invariant: whatever a dagster.yaml holds, it is one sentence: the file is read as every YAML file
-before Dagster sees it, and the parts that Dagster makes late are made now.
+Invariant: whatever is wrong with a dagster.yaml, the error is one sentence: the file is read as
+every YAML file before Dagster sees it, and the parts that Dagster makes late are made now.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def opened_instance(home: str) -> dg.DagsterInstance:
 
 
 def check_instance_file(path: Path) -> None:
-    """Refuse a dagster.yaml that Dagster would quote, or walk for ever.
+    """Refuse a dagster.yaml that Dagster would print in an error, or never finish reading.
 
     Raises:
         ConfigurationError: It is no YAML, or holds no settings by name.

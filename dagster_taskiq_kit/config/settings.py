@@ -141,7 +141,7 @@ class TaskiqSettings(BaseModel):
         "runs-{code_location}. Workers that are given no queue serve those of their locations.",
     )
     default_priority: int = Field(
-        default=5, ge=0, le=10, description="Priority of steps that name none; 10 is served first."
+        default=5, ge=0, le=10, description="Priority of what names none; 10 is served first."
     )
     inherit_run_queue: bool = Field(
         default=True,
@@ -220,7 +220,7 @@ class TaskiqSettings(BaseModel):
             explicit: Values by field name; a value of None counts as not given.
             environ: The environment to read, default ``os.environ``.
             where: What the explicit values came from, for the error.
-            fallback: Where work goes that nobody says a queue of.
+            fallback: Values used only if neither default_queue nor queue_template is given.
 
         Raises:
             ConfigurationError: A field is unknown or a value can never work; says which and why.
@@ -241,7 +241,7 @@ class TaskiqSettings(BaseModel):
             ) from None
 
     def home_queue(self, location: str | None) -> str:
-        """Return where what names no queue waits, by the code location that it comes from.
+        """Return the queue of runs and steps of a code location that name none.
 
         A run without a location (``dagster job execute``) waits in the default queue.
         """

@@ -56,7 +56,8 @@ def build_taskiq_asset_specs(
         key_prefix: First part of every key.
         group_name: Their group in the catalog.
         owners: Who is asked when one is red: ``team:platform`` or an e-mail address.
-        runbook_url: Link to the runbook; the name of the asset is appended as an anchor.
+        runbook_url: Link to the runbook; ``#redis``, ``#queue``, ``#workers`` or ``#runs`` is
+            appended.
         dashboard_url: Link to the Grafana dashboard.
         fresh_within: After how long without a report they are not fresh any more.
 

@@ -21,9 +21,9 @@ class Objective(QueueObjective, dg.Resolvable):
 class TaskiqHealthComponent(dg.Component, dg.Model, dg.Resolvable):
     """Broker, queues, workers and open runs as assets with checks, and the sensors that watch them.
 
-    Attributes are those of :func:`~.definitions.build_taskiq_definitions`; what is left out
-    has its defaults, and url and namespace may come from ``DAGSTER_TASKIQ_URL`` and
-    ``DAGSTER_TASKIQ_NAMESPACE``.
+    Attributes are settings of the deployment and arguments of
+    :func:`~.definitions.build_taskiq_definitions`; what is left out has its defaults, and url and
+    namespace may come from ``DAGSTER_TASKIQ_URL`` and ``DAGSTER_TASKIQ_NAMESPACE``.
     """
 
     url: str | None = None

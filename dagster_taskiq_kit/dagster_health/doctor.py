@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
-from ..code_locations.code_location import AS_TOLD
+from ..code_locations.code_location import BY_OPTION
 from ..code_locations.code_matching import Served, is_served
 from ..config.settings import TaskiqSettings
 from ..dagster_internals.postgres.connection_limits import most_database_connections
@@ -206,7 +206,7 @@ def _warm(_instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Finding
             f"{location} is served {mode}"
             for worker in snapshot.live_workers
             for location, mode in worker.card.modes.items()
-            if mode != "warm" and not mode.endswith(AS_TOLD)
+            if mode != "warm" and not mode.endswith(BY_OPTION)
         }
     )
     yield _finding(

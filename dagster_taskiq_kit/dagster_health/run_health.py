@@ -1,10 +1,10 @@
 """What Dagster says of its runs, joined to a snapshot: which of them are stuck, and why.
 
-Invariant: the runs are read first, then the broker, then again those runs that seem to have nobody;
-a run is called stuck only if both readings agree. Reading changes nothing. What Dagster's database
-says of a time was stamped by whichever machine wrote it: the broker's own stamps come first, a
-worker's clock is corrected by how far it is known to be off, and a stamp from the future, which can
-only be wrong, keeps no run from being looked at.
+Invariant: the runs are read first, then their records (the snapshot is older than both), then again
+those runs that seem to have nobody; a run is called stuck only if both readings agree. Reading
+changes nothing. What Dagster's database says of a time was stamped by whichever machine wrote it:
+the broker's own stamps come first, a worker's clock is corrected by how far it is known to be off,
+and a stamp from the future, which can only be wrong, keeps no run from being looked at.
 """
 
 import itertools
@@ -140,7 +140,7 @@ def read_run_health(
     Args:
         instance: The Dagster instance.
         connection: The broker.
-        snapshot: Queues and workers, read after nothing of this; None when the broker is away.
+        snapshot: Queues and workers, read before the runs; None when the broker is away.
         no_progress_s: How long a run with a live worker may say nothing; None for no limit,
             because one step may take days.
 

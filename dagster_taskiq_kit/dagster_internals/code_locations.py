@@ -95,7 +95,7 @@ class LoadedCode:
 
 
 def _if_it_takes_them(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-    """Return those of the arguments that came later than our oldest Dagster and are there."""
+    """Return the arguments that this Dagster's function takes; older supported ones lack some."""
     known = inspect.signature(function).parameters
     return {name: value for name, value in arguments.items() if name in known}
 

@@ -15,7 +15,7 @@ from .unknown_dagster import unknown_dagster
 
 
 @dataclass(frozen=True)
-class Leaning:
+class RequiredAttribute:
     """One attribute that the kit leans on.
 
     Args:
@@ -46,58 +46,58 @@ class Leaning:
         return hasattr(self.owner, self.name)
 
 
-def leanings(owner: Any, *attributes: str, of_objects: bool = False) -> Sequence[Leaning]:
+def required(owner: Any, *attributes: str, of_objects: bool = False) -> Sequence[RequiredAttribute]:
     """Return what is leaned on of one owner."""
-    return [Leaning(owner, each, of_objects) for each in attributes]
+    return [RequiredAttribute(owner, each, of_objects) for each in attributes]
 
 
 #: Of every process of the kit that knows Dagster.
-LEANED_ON: Sequence[Leaning] = [
+LEANED_ON: Sequence[RequiredAttribute] = [
     # Bodies of ``dagster api``, and what they look up that is put in its place.
-    *leanings(
+    *required(
         names.dagster_api,
         "_execute_run_command_body", "_execute_step_command_body", "_resume_run_command_body",
         "create_execution_plan", "recon_job_from_origin",
     ),
-    *leanings(names.compute_logs, "tail_to_stream"),
-    *leanings(names.ResolvedRunConfig, "build"),
-    *leanings(names.ReconstructableRepository, "get_definition", "repository_load_data"),
-    *leanings(
+    *required(names.compute_logs, "tail_to_stream"),
+    *required(names.ResolvedRunConfig, "build"),
+    *required(names.ReconstructableRepository, "get_definition", "repository_load_data"),
+    *required(
         names.ConfigMapping,
         "config_fn", "resolve_from_unvalidated_config", "resolve_from_validated_config",
     ),
-    *leanings(names.ConfiguredDefinitionConfigSchema, "_invoke_user_config_fn"),
-    *leanings(names.ConfiguredDefinitionConfigSchema, "_config_fn", of_objects=True),
-    *leanings(dg.DagsterEvent, "step_worker_started"),
+    *required(names.ConfiguredDefinitionConfigSchema, "_invoke_user_config_fn"),
+    *required(names.ConfiguredDefinitionConfigSchema, "_config_fn", of_objects=True),
+    *required(dg.DagsterEvent, "step_worker_started"),
     # The state of a plan in execution, which a replay sets.
-    *leanings(
+    *required(
         names.ActiveExecution,
         "_executable", "_failed", "_in_flight", "_instance_concurrency_context", "_max_concurrent",
         "_plan", "_tag_concurrency_limits", "_waiting_to_retry",
         of_objects=True,
     ),
-    *leanings(
+    *required(
         names.InstanceConcurrencyContext, "_instance", "_pending_timeouts", "_run_id",
         of_objects=True,
     ),
-    *leanings(names.SqliteEventLogStorage, "_initialized_dbs", of_objects=True),
-    *leanings(
+    *required(names.SqliteEventLogStorage, "_initialized_dbs", of_objects=True),
+    *required(
         names.SqlEventLogStorage,
         "_event_to_row", "_store_asset_event", "_store_asset_event_tags",
         "index_connection", "index_transaction", "prepare_insert_event", "store_asset_check_event",
     ),
     # Columns of its schema that statements of the kit name.
-    *leanings(names.SqlEventLogStorageTable, "asset_key", "dagster_event_type", "event", "run_id"),
-    *leanings(names.AssetEventTagsTable, "event_id"),
-    *leanings(names.AssetKeyTable, "asset_key"),
-    *leanings(names.AssetCheckExecutionsTable, "evaluation_event_storage_id"),
-    *leanings(names.ConcurrencyLimitsTable, "concurrency_key"),
-    *leanings(names.PendingStepsTable, "assigned_timestamp", "concurrency_key"),
-    *leanings(names.RunTagsTable, "id", "key", "run_id", "value"),
+    *required(names.SqlEventLogStorageTable, "asset_key", "dagster_event_type", "event", "run_id"),
+    *required(names.AssetEventTagsTable, "event_id"),
+    *required(names.AssetKeyTable, "asset_key"),
+    *required(names.AssetCheckExecutionsTable, "evaluation_event_storage_id"),
+    *required(names.ConcurrencyLimitsTable, "concurrency_key"),
+    *required(names.PendingStepsTable, "assigned_timestamp", "concurrency_key"),
+    *required(names.RunTagsTable, "id", "key", "run_id", "value"),
 ]  # fmt: skip
 
 
-def check(leaned_on: Sequence[Leaning]) -> None:
+def check(leaned_on: Sequence[RequiredAttribute]) -> None:
     """Look whether all of it is there.
 
     Raises:

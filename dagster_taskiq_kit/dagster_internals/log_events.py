@@ -70,7 +70,7 @@ def _no_tail(_path: str, _stream: Any) -> Generator[tuple[None, None], None, Non
 
 
 def write_compute_logs_without_mirror() -> None:
-    """Leave out the four processes a step that copy what it writes to files to our own stdout."""
+    """Start none of the four processes a step by which Dagster mirrors compute logs to stdout."""
     compute_logs.tail_to_stream = _no_tail
 
 

@@ -1,6 +1,6 @@
 """What a step needs of its job, made before the fork, and how Dagster is brought to use it.
 
-Invariant: what is patched is patched in a child, for one step, and taken back.
+Invariant: every patch here is taken back when its block ends.
 """
 
 import contextlib

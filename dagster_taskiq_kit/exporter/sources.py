@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ..broker.connection import SyncConnection
 from ..broker.histograms import read_histograms
 from ..config.settings import TaskiqSettings
-from ..health.rules import judge, promised
+from ..health.rules import judge, with_published_objectives
 from ..health.snapshot import read_snapshot
 from ..version import __version__
 from ..vocabulary.errors import BrokerError
@@ -95,7 +95,7 @@ class BrokerSource:
         """
         snapshot = read_snapshot(self._connection)
         self.server = snapshot.server.version or ""
-        settings = promised(snapshot, self._settings)
+        settings = with_published_objectives(snapshot, self._settings)
         reading = BrokerReading(
             snapshot, read_histograms(self._connection), judge(snapshot, settings), settings
         )
@@ -126,7 +126,7 @@ class PeriodicSource:
 
     @property
     def last(self) -> Reading:
-        """What was read last; nothing, when that is older than a reading that hangs may be."""
+        """What was read last; without families when it is so old that its thread must hang."""
         if self._last is None:
             return replace(self._begun, took_s=time.monotonic() - self._begun.ended_s)
         silent_s = time.monotonic() - self._last.ended_s

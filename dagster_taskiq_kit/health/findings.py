@@ -36,7 +36,7 @@ class Finding:
         remedy: What to do about it; '' when nothing is to be done.
         numbers: The measured figures, by name with unit.
         thresholds: From when it is a WARN or an ERROR, in words.
-        known: Whether it could be judged; if not, it is no better than what was last known.
+        known: False if it could not be judged; the last known severity then stays, if worse.
     """
 
     subject: str

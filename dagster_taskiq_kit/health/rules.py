@@ -40,7 +40,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def promised(snapshot: Snapshot, settings: TaskiqSettings) -> TaskiqSettings:
+def with_published_objectives(snapshot: Snapshot, settings: TaskiqSettings) -> TaskiqSettings:
     """Return the settings with the objectives of the deployment.
 
     Who declares none (a CLI on some host, the exporter) judges by those that the health sensor
@@ -61,7 +61,7 @@ def judge(snapshot: Snapshot, settings: TaskiqSettings) -> Sequence[Finding]:
         snapshot: What is true.
         settings: What was promised; without objectives, those that the sensor published.
     """
-    settings = promised(snapshot, settings)
+    settings = with_published_objectives(snapshot, settings)
     names = sorted({*watched_queues(settings), *(queue.name for queue in snapshot.queues)})
     found = [rule(snapshot, settings) for rule in (*SERVER_RULES, *WORKER_RULES)]
     for name in names:

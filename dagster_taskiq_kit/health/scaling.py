@@ -13,7 +13,7 @@ from .snapshot import LANES, QueueReading, Snapshot, WorkerReading
 
 
 def busy_slots(worker: WorkerReading, lane: str) -> int:
-    """Return how many of them hold a message."""
+    """Return how many slots of a worker in a lane hold a message."""
     return sum(each.kind in LANES[lane] for each in worker.held)
 
 

@@ -256,8 +256,8 @@ def read_snapshot(connection: SyncConnection, give_up_s: float | None = None) ->
         connection.client.ping()
         return time.perf_counter() - began_s
 
-    connection.attempt(timed_ping, give_up_s)  # connects
-    latency_s = connection.attempt(timed_ping, give_up_s)
+    connection.retrying(timed_ping, give_up_s)  # connects
+    latency_s = connection.retrying(timed_ping, give_up_s)
     read = Call("snapshot", [], lambda answer: parsed(json.loads(text(answer)), latency_s))
     snapshot = connection.run(read, give_up_s)
     doubted = [each.card.worker_id for each in snapshot.workers if each.doubtful]

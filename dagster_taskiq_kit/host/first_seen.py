@@ -1,4 +1,4 @@
-"""Since when something is so, by what this process saw itself.
+"""For how long a condition has held, by this process's own observations alone.
 
 Invariant: no clock of another machine has a say, and no jump of this one's: times are of the boot
 clock, from the first look that found it so, over looks that followed each other. What a look does

@@ -1,7 +1,8 @@
 """Private parts of Python, NumPy, redis-py and taskiq: the one place that touches them.
 
-Invariant: each function says why no public name does the same. What is renamed in a later release
-fails here, by name.
+Invariant: each function says why no public name does the same, and nothing else touches them. What
+a later release renames raises AttributeError here; NumPy's own generator alone is looked for, and
+left as it is where it is not found.
 """
 
 import atexit

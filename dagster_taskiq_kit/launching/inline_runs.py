@@ -1,7 +1,8 @@
 """Runs that pass by the queue: health checks, which would else wait for what they judge.
 
-Invariant: a run is inline when every step of its plan carries the tag ``dagster-taskiq/inline``. It
-needs neither the broker nor a worker: the code server executes it, in one process.
+Invariant: a run is inline when it selects asset checks and every step of its plan carries the tag
+``dagster-taskiq/inline``. It needs neither the broker nor a worker: the code server executes it, in
+one process.
 """
 
 import contextlib

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 #: Dagster's daemon checks runs one after another: it must not wait for an absent broker each time.
 _HEALTH_GIVE_UP_S = 1.0
-#: Longest pause between two questions about a run over which it is held to have had no record.
+#: If more time passes between two looks at a run, how long it lacked a record is counted anew.
 _MISSED_FOR_S = 3_600.0
 _FAIL_FAST_S = 10.0
 _TERMINATE_GIVE_UP_S = 0.1
@@ -310,7 +310,7 @@ class TaskiqRunLauncher(internals.RunLauncher, internals.ConfigurableClass):
             )
         try:
             broker = self.broker
-            return broker.attempt(read, give_up_s=_HEALTH_GIVE_UP_S)
+            return broker.retrying(read, give_up_s=_HEALTH_GIVE_UP_S)
         except BrokerUnavailable:
             self._away_until_s = time.monotonic() + _FAIL_FAST_S
             raise

@@ -1,7 +1,9 @@
-"""Closes attempts whose process is gone and whose end the log does not have.
+"""Closes attempts that have ended, or were given up, and whose end the log does not have.
 
-Invariant: an end is written here only after the bell or the record said that the attempt's process
-is gone, and only if the log has none. It is handled when it comes back with the log, as any other.
+Invariant: an end is written here only after the bell or the record said that the attempt has ended
+or was given up, or the log that a resource of it could not be made; and only if the log has no end.
+A process that was given up may still live somewhere: what it writes then is ignored. What is
+written here is handled when it comes back with the log, as any other end.
 """
 
 from collections.abc import Callable, Iterable

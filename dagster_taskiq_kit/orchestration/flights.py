@@ -1,8 +1,8 @@
 """Attempts of steps that are in flight, and processes of steps that have not left yet.
 
 Invariant: an attempt is in flight from its submission until its end was read from the event log.
-What the bell or a record says of it is kept beside it, and decides when to look, never what
-happened.
+What the bell or a record says of it is kept beside it: it decides when to look, and only if the log
+has no end, which end is written.
 """
 
 import time

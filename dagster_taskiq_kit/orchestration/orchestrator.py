@@ -1,9 +1,10 @@
 """The orchestrator: executes a run's plan by submitting steps and hearing how they end.
 
 Invariant: the event log says what is true; the bell says when to look. The orchestrator writes a
-step's terminal event only after the step's child is gone and the log has none, so every attempt is
-closed exactly once and by one writer (``closing.py``). It waits once a turn, for whatever comes
-first: the bell, a signal, or the next moment at which there is something to do without either.
+step's terminal event only after it was told that the attempt has ended or was given up, and if the
+log has none, so every attempt is closed exactly once (``closing.py``). It waits once a turn, for
+whatever comes first: the bell, a signal, or the next moment at which there is something to do
+without either.
 
 It drives Dagster's ``ActiveExecution`` as the multiprocess executor does. What is emitted and how
 retries, limits and pools behave follows ``StepDelegatingExecutor``, which is not the base: it
@@ -115,7 +116,7 @@ class Orchestrator:
                         yield from self._interrupt()
                         self._leave_what_is_over()
                         return
-                    yield from self._turn()
+                    yield from self._round()
                     if not self._active.is_complete:
                         self._listen(self._patience_s())
                 self._await_the_leaving()
@@ -160,7 +161,7 @@ class Orchestrator:
 
     # -- one turn
 
-    def _turn(self) -> Iterator[dg.DagsterEvent]:
+    def _round(self) -> Iterator[dg.DagsterEvent]:
         """Take in what happened, then submit what may begin."""
         # In this order: what a record says of an end, the log says before it.
         self._check_records()

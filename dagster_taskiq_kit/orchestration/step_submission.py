@@ -147,7 +147,7 @@ class StepSubmission:
         needed: set[internals.StepOutputHandle],
         mappings: Mappings,
     ) -> Mappings:
-        """Return the dynamic outputs that a step must know: a mapped one, its own of its fan."""
+        """Return the dynamic outputs a step must know; of its own fan, its mapping key alone."""
         handle = step.handle
         if not isinstance(handle, internals.ResolvedFromDynamicStepHandle):
             return mappings

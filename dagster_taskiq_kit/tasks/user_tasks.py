@@ -288,7 +288,7 @@ class UserTasks:
         record = self.record(handle.task_id)
         key = self._broker.keys.name("result", handle.task_id)
         ask = self._broker.client.get
-        stored = cast("bytes | None", self._broker.attempt(lambda: ask(key)))
+        stored = cast("bytes | None", self._broker.retrying(lambda: ask(key)))
         ended_itself = record is None or record.state in (State.SUCCEEDED, State.FAILED)
         if stored is None or not ended_itself:
             state = record.state.value if record else "unknown"

@@ -1,7 +1,8 @@
-"""A real fleet for tests: broker, instance and workers, for a user's own tests as for ours.
+"""For a user's own tests as for ours: a real fleet, and a resource that needs none.
 
-Invariant: everything is real (a Valkey, worker processes, the instance's own storage), listens on
-127.0.0.1 only, and ends with the test, also when the test process is killed.
+Invariant: a :class:`Fleet` is real worker processes and an instance's own storage, on a broker that
+the test names; its processes end with the test, also when the test process is killed.
+:class:`InProcessTaskiqResource` executes users' tasks at once, in the test's process.
 """
 
 from .fleet import Fleet

@@ -1,4 +1,6 @@
-"""Every error this package raises stands in this tree, carries its data, and ends in advice.
+"""Every error this package raises for others to catch: a small tree; each carries its data.
+
+A sentence says what is wrong and, where something can be done, what to do.
 
 TaskiqKitError
 ├── ConfigurationError       a setting, tag or option that can never work
@@ -17,6 +19,10 @@ TaskiqKitError
 │   ├── CodeNotServed        a message names code that this worker was not started with
 │   ├── AmbiguousCode        a message names no location, and several of this worker fit
 │   └── NotInLoadedCode      its location is served, and has no such job or step
+├── TaskEnded                a user's own task ended without a result
+│   └── TaskTimedOut         ... it was waited for too long
+├── WorkerFailed             a worker cannot go on
+├── ProtocolError            processes of a worker do not understand each other
 └── MissingServer            no local Redis/Valkey binary for the embedded broker
 """
 
@@ -74,8 +80,8 @@ class OlderWorkers(BrokerUnavailable):
         TaskiqKitError.__init__(
             self,
             f"Work is not queued yet, because older workers cannot read it: {', '.join(workers)}. "
-            "It is as soon as they have ended; `dagster-taskiq worker terminate NAME` lets a "
-            "worker finish first.",
+            "It is queued as soon as they have ended; `dagster-taskiq worker terminate NAME` lets "
+            "a worker finish first.",
         )
         self.workers = tuple(workers)
 
@@ -300,7 +306,8 @@ class WorkerFailed(TaskiqKitError):
     def __init__(self, activity: str, why: str) -> None:
         super().__init__(
             f"{activity} cannot be kept going ({why}), so this worker ends. Its log has the "
-            "traceback; start it again when the cause is mended, and report it if it is ours."
+            "traceback; start it again when the cause is mended, and report it if it is a "
+            "defect of the kit."
         )
         self.activity = activity
 

@@ -2,7 +2,7 @@
 
 Plain JSON and nothing else: nothing is ever unpickled, and no secret and no instance reference
 travels (a worker's own ``DAGSTER_HOME`` decides, and must be the namespace's instance). The bytes
-are those of an ordinary taskiq message, so any taskiq tool can read the queue.
+are those of an ordinary taskiq message, so any taskiq tool can read a payload.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The states of a task record and its only legal transitions, stated once.
+"""The states of a message's record and its only legal transitions, stated once.
 
 The Lua scripts get this table rendered into their prelude and refuse any other move, so Python and
 the broker cannot disagree. The diagram stands in ``docs/architecture.md``.
@@ -29,7 +29,8 @@ class Kind(str, Enum):
     TASK = "task"
 
 
-#: A record in one of these never changes again and expires after ``outcome_ttl_s``.
+#: A record in one of these never changes again and expires after ``outcome_ttl_s``. LOST is final
+#: for steps and tasks, too; a lost run may be queued again, so it is not listed.
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CRASHED, State.CANCELLED, State.REFUSED})
 
 #: Somebody owns a record in one of these.

@@ -17,7 +17,7 @@ TASK_ID_TAG = "dagster-taskiq/task_id"
 #: Fingerprint of the source files of the code that a run was launched with.
 CODE_TAG = "dagster-taskiq/code"
 
-#: On an op: execute it without the queue. The health checks carry it.
+#: On an op of asset checks: execute it without the queue. The health checks carry it.
 INLINE_TAG = "dagster-taskiq/inline"
 
 #: On a run: what the stuck-run sensor did to it, and to which of its attempts.

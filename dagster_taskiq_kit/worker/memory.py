@@ -8,7 +8,7 @@ import asyncio
 
 import psutil
 
-from .delivery.execution import Deliveries
+from .delivery.deliveries import Deliveries
 from .options import MEMORY_OPTION
 
 _MIB = 1024 * 1024

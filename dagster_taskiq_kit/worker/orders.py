@@ -15,7 +15,7 @@ from ..broker.connection import blocking_client
 from ..broker.keys import Keys
 from ..config.settings import TaskiqSettings
 from ..vocabulary.errors import BrokerError
-from .delivery.execution import Deliveries
+from .delivery.deliveries import Deliveries
 
 logger = logging.getLogger(__name__)
 

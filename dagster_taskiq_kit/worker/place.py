@@ -13,7 +13,7 @@ class Place:
         host: Its host.
         queue: Where the message waited.
         waited_ms: For how long, on the broker's clock.
-        delivery: The how-manieth delivery it is.
+        delivery: Number of the delivery, from 1.
         handed_over: A draining worker gave this run back while it was executing.
         stale: Why its code is older than its files; '' when it is not.
     """

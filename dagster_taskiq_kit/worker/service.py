@@ -27,7 +27,7 @@ from ..host.boot_time import boot_time_s
 from ..vocabulary.errors import BrokerError, BrokerUnavailable
 from ..vocabulary.states import Kind
 from ..vocabulary.wording import counted
-from .delivery.execution import Deliveries
+from .delivery.deliveries import Deliveries
 from .delivery.step_output import Printing
 from .delivery.witness import Witness
 from .duties.fleet import Duty, fleet_duties, perform

@@ -19,7 +19,6 @@ from .conftest import Chaos
 from .own_broker import OwnBroker
 
 STATUS = dg.DagsterRunStatus
-DAY_S = 86_400
 
 
 @pytest.fixture
@@ -46,17 +45,17 @@ class Puppet:
 
     def renew(self, lease_s: float = 60) -> None:
         held = {self.delivery.task_id: Holding(self.delivery.token, began=False)}
-        self._connection.run(worker_cards.renew(self.card, lease_s, held, "", DAY_S))
+        self._connection.run(worker_cards.renew(self.card, lease_s, held, ""))
 
     def renew_empty(self, lease_s: float) -> None:
-        self._connection.run(worker_cards.renew(self.card, lease_s, {}, "", DAY_S))
+        self._connection.run(worker_cards.renew(self.card, lease_s, {}, ""))
 
     def begin(self) -> None:
-        self._connection.run(records.begin(self.delivery.task_id, self.delivery.token, DAY_S))
+        self._connection.run(records.begin(self.delivery.task_id, self.delivery.token))
 
     def finish(self, state: State) -> None:
         detail = {"reason": "The puppet says so."}
-        call = records.finish(self.delivery.task_id, self.delivery.token, state, detail, DAY_S)
+        call = records.finish(self.delivery.task_id, self.delivery.token, state, detail)
         self._connection.run(call)
 
 
@@ -92,7 +91,7 @@ def test_the_health_of_a_run_is_what_its_record_says(chaos: Chaos, broker: OwnBr
         assert part in debug
     seen = chaos.fleet.broker.run(leases.leases())
     silent = [Silent(worker, renewal, 3) for worker, renewal in seen.renewals.items()]
-    rescued = chaos.fleet.broker.run(leases.rescue(silent, seen.at_ms, 60, DAY_S))
+    rescued = chaos.fleet.broker.run(leases.rescue(silent, seen.at_ms, 60))
     assert [(each.task_id, each.state) for each in rescued] == [
         (messages.run_task_id(run_id, 0), State.LOST)
     ]

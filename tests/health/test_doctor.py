@@ -81,9 +81,9 @@ def renewing(broker, card: WorkerCard):
 
     def renew() -> None:
         while not over.wait(0.5):
-            broker.run(worker_cards.renew(card, broker.settings.lease_s, {}, "", 86_400))
+            broker.run(worker_cards.renew(card, broker.settings.lease_s, {}, ""))
 
-    broker.run(worker_cards.renew(card, broker.settings.lease_s, {}, "", 86_400))
+    broker.run(worker_cards.renew(card, broker.settings.lease_s, {}, ""))
     thread = threading.Thread(target=renew)
     thread.start()
     try:

@@ -109,9 +109,9 @@ def test_the_least_user_of_one_namespace_cannot_touch_another_one(own_broker):
     assert mine.run(records.pause("q", paused=True)) == 1
     for ask in (
         lambda: other.run(records.pause("q", paused=True)), lambda: readings.fetch(other, "run:r:0"),
-        lambda: other.attempt(lambda: other.client.set("other", "x")),
-        lambda: mine.attempt(mine.client.flushall), lambda: mine.attempt(lambda: mine.client.keys("*")),
-        lambda: mine.attempt(lambda: mine.client.config_get("*")),
+        lambda: other.retrying(lambda: other.client.set("other", "x")),
+        lambda: mine.retrying(mine.client.flushall), lambda: mine.retrying(lambda: mine.client.keys("*")),
+        lambda: mine.retrying(lambda: mine.client.config_get("*")),
     ):  # fmt: skip
         with pytest.raises(BrokerError) as caught:
             ask()

@@ -2,18 +2,20 @@
 
 import pytest
 
-from dagster_taskiq_kit.code_locations.code_location import CodeLocation, told
+from dagster_taskiq_kit.code_locations.code_location import CodeLocation, with_options
 from dagster_taskiq_kit.vocabulary.errors import ConfigurationError
 
 ETL, ML = CodeLocation("etl", "{}", None), CodeLocation("ml", "{}", None)
 
 
 def test_what_is_said_of_one_location_is_over_what_is_said_of_all():
-    etl, ml = told([ETL, ML], warm=["never", "ml=always"], reload=["etl=told"], max_code_age=["60"])
+    etl, ml = with_options(
+        [ETL, ML], warm=["never", "ml=always"], reload=["etl=told"], max_code_age=["60"]
+    )
     assert (etl.warm, etl.reload, etl.max_code_age_s) == ("never", "told", 60)
     assert (ml.warm, ml.reload, ml.max_code_age_s) == ("always", "auto", 60)
-    assert told([ETL], max_code_age=["0"])[0].max_code_age_s == 0
-    assert list(told([ETL, ML])) == [ETL, ML]
+    assert with_options([ETL], max_code_age=["0"])[0].max_code_age_s == 0
+    assert list(with_options([ETL, ML])) == [ETL, ML]
 
 
 @pytest.mark.parametrize(
@@ -29,4 +31,4 @@ def test_what_is_said_of_one_location_is_over_what_is_said_of_all():
 )
 def test_what_can_never_work_is_one_sentence(said, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
-        told([ETL], **said)
+        with_options([ETL], **said)

@@ -66,7 +66,7 @@ def test_a_thread_of_a_library_that_is_not_known_is_told_and_never_forked():
     unknown = Effect("a thread of a library", ("root", "mystery.core"))
     verdict = warmth.judge(Effects(native_threads=[unknown]), "auto")
     assert verdict.unsafe == {"mystery"}
-    assert "begun by the import of 'mystery.core', which nobody knows" in verdict.why[0]
+    assert "begun by the import of 'mystery.core', for which the kit has no trial" in verdict.why[0]
     assert warmth.judge(Effects(native_threads=[unknown]), "always").warm
 
 

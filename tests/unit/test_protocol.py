@@ -14,12 +14,12 @@ from dagster_taskiq_kit.worker.process.protocol import (
     TABLE,
     Begin,
     Done,
-    End,
     Exited,
     Expired,
     Go,
-    Order,
     Output,
+    PacketSequence,
+    Party,
     Prints,
     Runs,
     Start,
@@ -95,7 +95,7 @@ def test_a_packet_is_taken_from_its_sender_alone(packet):
     check_sender(packet, row.sender)
     assert row.sender not in row.receivers
     with pytest.raises(ProtocolError, match="is not said by"):
-        check_sender(packet, *(each for each in End if each is not row.sender))
+        check_sender(packet, *(each for each in Party if each is not row.sender))
 
 
 LEGAL = [
@@ -123,7 +123,7 @@ ILLEGAL = [
 
 
 def told(kinds):
-    order = Order()
+    order = PacketSequence()
     for kind in kinds:
         order.check(sample(kind))
 

@@ -1,4 +1,5 @@
--- Reads what the last renewal of each registered worker left behind; changes nothing.
+-- Reads what the last renewal of each registered worker left behind. Changes
+-- nothing but keys of another type, which are set aside (sound_keys.lua).
 -- ARGV: none
 -- Returns: {server ms, worker_id, renewal, worker_id, renewal, ...}
 -- Atomic so that all of it, and the server's clock, are of one moment.

@@ -15,7 +15,7 @@ redis.call('ZADD', key.workers(), at + lease_ms, worker)
 redis.call('HSET', key.worker(worker), 'card', card, 'renewed_at', int(at))
 add(key.worker(worker), 'renewal', 1)
 redis.call('PEXPIRE', key.worker(worker), lease_ms + DAY_S * 1000)
--- What readers read without a script is sound again within a renewal, on an idle fleet too.
+-- Called for their side effect: keys of another type that others read without a script are set aside.
 for _, name in ipairs({'counters', 'dead', 'histograms', 'objectives', 'open_runs', 'unserved'}) do key[name]() end
 for _, name in ipairs({'held', 'orders'}) do key[name](worker) end
 local orders, named = {}, {}

@@ -21,7 +21,7 @@ local function restore(queue, kind)
     if not record or record.state ~= 'queued' then
       redis.call('ZREM', key.waiting(queue, kind), id)
     elseif record.queue == queue and record.kind == kind then
-      -- In a stream that is read, a record that cannot be handed out is found and condemned.
+      -- No worker reads a stream of a band outside 0..10: in band 0, claim.lua makes it a dead letter.
       if not is_band(record.band) then record.band = '0' end
       local entry = record.entry or '0-0'
       local found = redis.pcall('XRANGE', key.stream(queue, kind, record.band), entry, entry)

@@ -1,6 +1,6 @@
--- Hands a lost run out again that had never begun: lost -> queued.
+-- Hands a lost run out again that Dagster has not started: lost -> queued.
 -- ARGV: task_id, max_deliveries, reason, outcome_ttl_s
--- Returns: 'queued', 'refused' (delivered too often: now a dead letter), or the state it is in.
+-- Returns: 'queued', 'crashed' (delivered too often: now a dead letter), the state it is in, or 'none'.
 -- Atomic because the run may be cancelled or resumed at the same moment.
 local id, max_deliveries, reason, ttl_s = unpack(ARGV)
 local record = read(id)

@@ -1,4 +1,5 @@
--- Reads queues, workers and the server at one moment; changes nothing. O(queues + workers).
+-- Reads queues, workers and the server at one moment. O(queues + workers). Changes nothing but keys that
+-- somebody gave another type, which are set aside (sound_keys.lua).
 -- ARGV: none
 -- Returns: JSON {now_ms, queues: [...], paused: [...], workers: [...], counters: [...], dead_letters, info}
 -- Atomic so that all numbers are of one view of time and add up.

@@ -2,20 +2,20 @@
 
 from functools import cache
 
-from ..leaned_on import Leaning, check, leanings
+from ..leaned_on import RequiredAttribute, check, required
 
 
-def leaned_on_of_postgres() -> list[Leaning]:
+def leaned_on_of_postgres() -> list[RequiredAttribute]:
     """Return what is leaned on of its three storages."""
     from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
     from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
     storages = (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage)
-    engines = [each for one in storages for each in leanings(one, "_engine", of_objects=True)]
+    engines = [each for one in storages for each in required(one, "_engine", of_objects=True)]
     return [
         *engines,
-        *leanings(PostgresRunStorage, "connect", "get_run_storage_id", "optimize_for_webserver"),
-        *leanings(PostgresEventLogStorage, "_connect", "optimize_for_webserver", "store_event"),
+        *required(PostgresRunStorage, "connect", "get_run_storage_id", "optimize_for_webserver"),
+        *required(PostgresEventLogStorage, "_connect", "optimize_for_webserver", "store_event"),
     ]
 
 

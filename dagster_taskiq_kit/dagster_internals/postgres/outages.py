@@ -151,7 +151,7 @@ def _is_of_an_outage(error: BaseException) -> bool:
     return False
 
 
-def until_it_holds(
+def repeat_through_outages(
     engine: Any, call: Callable[[], Any], again: Callable[[], Any] | None = None
 ) -> Any:
     """Make a call; where the connection breaks under it, make ``again`` (or the same) instead."""

@@ -1,4 +1,4 @@
-"""Does again what a connection to PostgreSQL that broke under a statement left open.
+"""Repeats a statement under which the connection to PostgreSQL broke, without doing it twice.
 
 Invariant: an event is in the log once, whether or not the server said so before it went; what
 belongs to it (an asset's row, its tags, a check's row) is there as if nothing had happened.
@@ -15,10 +15,10 @@ from typing import Any
 
 import dagster as dg
 
-from .outages import until_it_holds
+from .outages import repeat_through_outages
 
 _READS = ("all_asset_keys", "check_concurrency_claim", "fetch_", "get_", "has_")
-#: Writes that say what shall be, not what shall change: the second does nothing.
+#: Idempotent writes.
 _REPEATABLE = (
     "add_dynamic_partitions", "add_execution_plan_snapshot", "add_job_snapshot",
     "claim_concurrency_slot", "delete_dynamic_partition", "set_cursor_values",
@@ -99,7 +99,7 @@ def _wrap(
                 afterwards(*arguments, **options)
             return answer
 
-        return until_it_holds(storage._engine, partial(call, *arguments, **options), again)
+        return repeat_through_outages(storage._engine, partial(call, *arguments, **options), again)
 
     setattr(storage, name, repeat)
 
@@ -168,7 +168,7 @@ class _Storing:
         complete = partial(self._complete, event)
         uncertain = any(event is each for each in self._uncertain)
         first = complete if uncertain else partial(self._store_one, event)
-        until_it_holds(self._storage._engine, first, complete)
+        repeat_through_outages(self._storage._engine, first, complete)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """As the storage's own."""
@@ -180,7 +180,9 @@ class _Storing:
                     self._complete(event)  # batches leave those out
 
         try:
-            until_it_holds(self._storage._engine, partial(self._store_batch, events), complete)
+            repeat_through_outages(
+                self._storage._engine, partial(self._store_batch, events), complete
+            )
         except Exception:
             self._uncertain = list(events)
             raise

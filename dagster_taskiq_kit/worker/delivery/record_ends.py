@@ -46,7 +46,7 @@ class RecordEnds:
         Args:
             delivery: The delivery.
             reason: What happened to it.
-            counts: Whether it is one of the few that a message may have without an outcome.
+            counts: Whether this delivery counts towards ``MAX_DELIVERIES``.
         """
         await self.insist(
             records.requeue(

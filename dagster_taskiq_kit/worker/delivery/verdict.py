@@ -54,8 +54,7 @@ class Transition:
 
     Args:
         to: The state: QUEUED gives it back to its queue.
-        counts: For QUEUED: whether this delivery is one of the few without an outcome that a
-            message may have.
+        counts: For QUEUED: whether this delivery counts towards ``MAX_DELIVERIES``.
         why: What to say, where it is not how the process died.
     """
 

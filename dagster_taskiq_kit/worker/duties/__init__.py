@@ -1,1 +1,1 @@
-"""The duties of a worker: one file each, one ``tick()`` each, supervised by the worker."""
+"""What a worker does for itself and for the whole fleet, one file each, and what that shares."""

@@ -51,7 +51,7 @@ def fleet_duties(
         instance: The Dagster instance.
         settings: The deployment.
         worker_id: The worker.
-        contact_s: Returns since when the broker answers this worker.
+        contact_s: Returns for how long the broker has answered this worker.
         launches: Whether the instance launches its runs through ``TaskiqRunLauncher``.
     """
     connection = AsyncConnection(settings)

@@ -34,7 +34,7 @@ EVERY_S = 10.0
 _UNSUBMITTED_S = 2 * EVERY_S
 #: How long the processes of a run that is seen to be over, or cancelled, may take to leave.
 _LEAVING_S = 0.9 * EVERY_S
-#: Longest time between two rounds over which what was seen is held to have been so.
+#: If more time passes between two rounds, how long something was so is counted anew.
 _PAUSE_S = 6 * EVERY_S
 _PAGE = 500
 _STATUS = dg.DagsterRunStatus

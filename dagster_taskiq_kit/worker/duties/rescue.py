@@ -70,7 +70,8 @@ class Rescue:
         except BaseException:
             self._watch.forget()
             raise
-        # Who has had no contact for a lease may not have renewed either when the others could.
+        # A rescuer that has been in contact for less than a lease rescues nobody: the others may
+        # have been cut off until a moment ago, too.
         if self._contact_s() < self._settings.lease_s:
             return
         silent = self._watch.silent()[: leases.MOST_RESCUED]

@@ -1,8 +1,9 @@
 """The child: the process in which a run or a step really executes, used once.
 
-Invariant: this is the only file that runs user code, and it does so only after the worker answered
-``go`` for this message (``claimed -> running``). While the child lives, only it writes events of
-its step. It leaves by ``os._exit``: nothing that it inherited is finalized twice.
+Invariant: only here does the body of a run, step or task begin, and only after the worker answered
+``go`` for this message (``claimed -> running``); the user's modules may have been imported before.
+While the child lives, only it writes events of its step. It leaves by ``os._exit``: nothing that it
+inherited is finalized twice.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from ...broker.connection import expect_to_be_let_in
+from ...broker.connection import treat_refusals_as_outages
 from ...config.routing import old_tags_note
 from ...dagster_internals import log_events, step_bodies
 from ...dagster_internals import names as internals
@@ -177,7 +178,7 @@ def _wait_for_start(wire: Wire, instance: dg.DagsterInstance | None) -> Start:
 def _wait_for_go(wire: Wire) -> None:
     if not isinstance(wire.receive(), Go):
         raise NotAllowed
-    expect_to_be_let_in()
+    treat_refusals_as_outages()
 
 
 def _execute(

@@ -37,7 +37,7 @@ class Left:
     """How a child has ended.
 
     Args:
-        child: It.
+        child: The child.
         status: As of ``waitpid``.
         usage: What it has used.
         by_s: Monotonic time at which what it has started is killed.

@@ -24,14 +24,14 @@ from .forked_server import ForkedServer
 from .leftovers import end_leftovers
 from .protocol import (
     Deadline,
-    End,
     Exited,
     Failed,
     Go,
     Imported,
-    Order,
     Output,
     Packet,
+    PacketSequence,
+    Party,
     Ready,
     Signal,
     Spare,
@@ -72,7 +72,7 @@ class Execution:
         #: Its last packet was taken.
         self.over = False
         self._packets: asyncio.Queue[Packet] = asyncio.Queue()
-        self._order = Order()
+        self._order = PacketSequence()
         self._told_last = False
 
     def hear(self, packet: Packet) -> None:
@@ -112,7 +112,7 @@ async def _next_packet(reader: asyncio.StreamReader) -> tuple[Packet, str] | Non
     if not line:
         return None
     packet, key = unpack(json.loads(line), b"")
-    check_sender(packet, End.SERVER, End.CHILD)
+    check_sender(packet, Party.SERVER, Party.CHILD)
     return packet, key
 
 
@@ -294,7 +294,7 @@ class ForkServerClient:
                 del self._executions[key]
 
     async def _end_executions(self) -> None:
-        """End what the fork server, which is gone, had at work, and what it leaves behind."""
+        """Party what the fork server, which is gone, had at work, and what it leaves behind."""
         pids = [each.pid for each in self._executions.values() if each.pid is not None]
         await asyncio.to_thread(_kill_trees, pids)
         for execution in list(self._executions.values()):
@@ -330,7 +330,7 @@ class ForkServerClient:
         self.keep_spare(0)
 
     async def stop(self) -> None:
-        """End the process; it kills the children that are left."""
+        """Party the process; it kills the children that are left."""
         self._stopping = True
         if self._writer is not None:
             self._writer.close()
@@ -345,7 +345,7 @@ class ForkServerClient:
 
 
 async def _end_with(process: _Process, reader: asyncio.StreamReader) -> None:
-    """End the stream of a process that is gone: others may hold its end of the wire open."""
+    """Party the stream of a process that is gone: others may hold its end of the wire open."""
     await process.wait()
     # Its guardian does, until it has killed what there was; it takes milliseconds.
     await asyncio.sleep(_GUARDIAN_S)

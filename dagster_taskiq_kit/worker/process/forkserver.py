@@ -40,12 +40,12 @@ from .protocol import (
     Connect,
     Deadline,
     Done,
-    End,
     Exited,
     Expired,
     Guarded,
     Lingered,
     Packet,
+    Party,
     Signal,
     Spare,
     Start,
@@ -60,9 +60,9 @@ logger = logging.getLogger(__name__)
 
 _SPARE_IDLE_S = 300.0
 _TICK_S = 1.0
-#: After a start, no child is made for so long: how many are wanted now is on its way.
+#: Wait so long after a start before forking: the worker is about to say how many spares it wants.
 _HOLD_S = 0.01
-#: So soon after a start the next one is near, and the child for it connects ahead.
+#: If the last start is less than this ago, another is expected: the next spare connects ahead.
 _NEXT_IS_NEAR_S = 1.0
 #: A worker that has so much unread hears no child until it has read it: the child waits, not we.
 _MOST_UNSENT_BYTES = 1_048_576
@@ -188,7 +188,7 @@ class ForkServer:
             self._obey(packet, key)
 
     def _obey(self, packet: Packet, key: str = "") -> None:
-        check_sender(packet, End.WORKER)
+        check_sender(packet, Party.WORKER)
         if isinstance(packet, Start):
             self._start(packet, key)
         elif isinstance(packet, Spare):
@@ -287,7 +287,7 @@ class ForkServer:
         """Pass on what a child said; returns whether there was anything."""
         try:
             for packet, _ in child.wire.arrived():
-                check_sender(packet, End.CHILD)
+                check_sender(packet, Party.CHILD)
                 self._worker.send(packet, child.key or "")
                 if isinstance(packet, Done):
                     child.gone_by_s = time.monotonic() + LINGER_S

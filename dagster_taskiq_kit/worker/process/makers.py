@@ -113,7 +113,7 @@ class LayeredMaker(Maker):
 def open_base() -> dg.DagsterInstance:
     """Make all that a child needs beside the user's code; returns the instance, disconnected.
 
-    To be called before code is loaded: the rehearsal changes what Dagster thinks is being loaded.
+    To be called before code is loaded: the rehearsal sets Dagster's global DefinitionsLoadContext.
     """
     log_events.write_compute_logs_without_mirror()
     rehearse()

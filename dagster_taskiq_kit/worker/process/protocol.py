@@ -221,7 +221,7 @@ Packet = (
 )  # fmt: skip
 
 
-class End(Enum):
+class Party(Enum):
     """Who speaks."""
 
     WORKER = "worker"
@@ -237,12 +237,11 @@ class Row:
     Args:
         sender: Who says it.
         receivers: Who hears it; a fork server that only passes it on is left out.
-        follows: Packets of the same delivery, the last of which came before it; () for one that is
-            of no delivery, or at any time.
+        follows: The previous packet of the same delivery must be one of these; () for no rule.
     """
 
-    sender: End
-    receivers: Sequence[End]
+    sender: Party
+    receivers: Sequence[Party]
     follows: Sequence[type] = ()
 
 
@@ -250,29 +249,29 @@ _BEFORE_THE_END = (Started, Begin, Runs, Output, Prints)
 
 #: The protocol.
 TABLE: Mapping[type, Row] = {
-    Ready: Row(End.SERVER, [End.WORKER]),
-    Failed: Row(End.SERVER, [End.WORKER]),
-    Spare: Row(End.WORKER, [End.SERVER]),
-    Deadline: Row(End.WORKER, [End.SERVER]),
-    Vouched: Row(End.SERVER, [End.WORKER]),
-    Guarded: Row(End.SERVER, [End.CHILD]),
-    Connect: Row(End.SERVER, [End.CHILD]),
-    Guard: Row(End.SERVER, [End.GUARDIAN]),
-    Imported: Row(End.CHILD, [End.WORKER]),
-    Start: Row(End.WORKER, [End.SERVER, End.CHILD]),
-    Started: Row(End.SERVER, [End.WORKER], [Start]),
-    Begin: Row(End.CHILD, [End.WORKER], [Started]),
-    Go: Row(End.WORKER, [End.SERVER, End.CHILD], [Begin]),
-    Stop: Row(End.WORKER, [End.SERVER, End.CHILD], [Begin]),
-    Runs: Row(End.CHILD, [End.WORKER], [Begin]),
-    Prints: Row(End.CHILD, [End.WORKER], [Begin, Output, Prints]),
-    Output: Row(End.CHILD, [End.WORKER], [Begin, Output, Prints]),
-    Signal: Row(End.WORKER, [End.SERVER]),
+    Ready: Row(Party.SERVER, [Party.WORKER]),
+    Failed: Row(Party.SERVER, [Party.WORKER]),
+    Spare: Row(Party.WORKER, [Party.SERVER]),
+    Deadline: Row(Party.WORKER, [Party.SERVER]),
+    Vouched: Row(Party.SERVER, [Party.WORKER]),
+    Guarded: Row(Party.SERVER, [Party.CHILD]),
+    Connect: Row(Party.SERVER, [Party.CHILD]),
+    Guard: Row(Party.SERVER, [Party.GUARDIAN]),
+    Imported: Row(Party.CHILD, [Party.WORKER]),
+    Start: Row(Party.WORKER, [Party.SERVER, Party.CHILD]),
+    Started: Row(Party.SERVER, [Party.WORKER], [Start]),
+    Begin: Row(Party.CHILD, [Party.WORKER], [Started]),
+    Go: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Begin]),
+    Stop: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Begin]),
+    Runs: Row(Party.CHILD, [Party.WORKER], [Begin]),
+    Prints: Row(Party.CHILD, [Party.WORKER], [Begin, Output, Prints]),
+    Output: Row(Party.CHILD, [Party.WORKER], [Begin, Output, Prints]),
+    Signal: Row(Party.WORKER, [Party.SERVER]),
     # A child that cannot even read its message ends without a question.
-    Done: Row(End.CHILD, [End.WORKER], _BEFORE_THE_END),
-    Expired: Row(End.SERVER, [End.WORKER], [*_BEFORE_THE_END, Done]),
-    Lingered: Row(End.SERVER, [End.WORKER], [*_BEFORE_THE_END, Done]),
-    Exited: Row(End.SERVER, [End.WORKER], [Start, *_BEFORE_THE_END, Done]),
+    Done: Row(Party.CHILD, [Party.WORKER], _BEFORE_THE_END),
+    Expired: Row(Party.SERVER, [Party.WORKER], [*_BEFORE_THE_END, Done]),
+    Lingered: Row(Party.SERVER, [Party.WORKER], [*_BEFORE_THE_END, Done]),
+    Exited: Row(Party.SERVER, [Party.WORKER], [Start, *_BEFORE_THE_END, Done]),
 }
 
 BY_NAME: Mapping[str, type] = {each.__name__.lower(): each for each in TABLE}
@@ -309,7 +308,7 @@ def packet_of(name: str, values: Mapping[str, Any]) -> Packet:
         raise ProtocolError(f"packet {name!r}: {error}") from None
 
 
-def check_sender(packet: Packet, *senders: End) -> None:
+def check_sender(packet: Packet, *senders: Party) -> None:
     """Check that a packet may come from where it came from.
 
     Raises:
@@ -320,7 +319,7 @@ def check_sender(packet: Packet, *senders: End) -> None:
         raise ProtocolError(f"packet {name_of(packet)!r} is not said by a {said}")
 
 
-class Order:
+class PacketSequence:
     """The order of what is said of one delivery, as its worker hears it."""
 
     def __init__(self) -> None:

@@ -3,7 +3,8 @@
 Invariant: it looks, and changes nothing. What is found is named by the innermost module that was
 being imported when it appeared.
 
-Linux shows both under ``/proc``; elsewhere nothing is found, and nobody forks.
+Threads and descriptors are read from ``/proc``, so on Linux only; elsewhere every location is
+served cold.
 """
 
 import atexit
@@ -24,7 +25,7 @@ from typing import Any, cast
 
 from ...code_locations.source_files import is_own_source
 
-#: What children may share: nothing is said on them, or each write of theirs goes to the end.
+#: Harmless to share: children do not talk to anybody over them.
 _HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/pts/", "/dev/tty", "/proc/", "/sys/")
 
 

@@ -42,7 +42,7 @@ def _rehearsal() -> None:
 def rehearse() -> None:
     """Execute the trivial job's steps in this process.
 
-    To be called before code is loaded: it changes what Dagster thinks is being loaded.
+    To be called before code is loaded: it sets Dagster's global DefinitionsLoadContext.
     """
     logging.disable(logging.CRITICAL)
     environment = dict(os.environ)

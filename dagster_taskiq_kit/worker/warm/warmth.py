@@ -13,20 +13,20 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from ...code_locations.code_location import AS_TOLD
+from ...code_locations.code_location import BY_OPTION
 from ...code_locations.source_files import is_installed
 from .import_effects import Effects
 from .trials import TRIALS, failed_packages
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ServingMode:
     """How a location is served.
 
     Args:
         why: Why its children are not forked with its code; empty when they are.
         unsafe: Packages that may not be imported before the fork.
-        nothing_ahead: Nothing but Dagster may be.
+        nothing_ahead: Nothing but Dagster may be imported before the fork.
     """
 
     why: Sequence[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Verdict:
         return not self.why
 
 
-def judge(effects: Effects, choice: str) -> Verdict:
+def judge(effects: Effects, choice: str) -> ServingMode:
     """Return how a location is served whose code this process has just imported.
 
     Args:
@@ -47,12 +47,12 @@ def judge(effects: Effects, choice: str) -> Verdict:
         choice: What the worker was told.
     """
     if choice == "always":
-        return Verdict()
+        return ServingMode()
     if choice == "never":
-        return Verdict([AS_TOLD], nothing_ahead=True)
+        return ServingMode([BY_OPTION], nothing_ahead=True)
     if sys.platform != "linux":
         why = "this system does not show what an import began"
-        return Verdict([why], nothing_ahead=True)
+        return ServingMode([why], nothing_ahead=True)
     found = [*effects.descriptors, *effects.threads, *effects.exit_handlers]
     why, unsafe = [str(each) for each in found], {each.package for each in found}
     if effects.native_threads:
@@ -62,9 +62,9 @@ def judge(effects: Effects, choice: str) -> Verdict:
         unsafe |= failed.keys()
         # Some libraries have their machine code in a package of another name.
         unknown = [each for each in effects.native_threads if not each.packages & tried]
-        why += [f"{each}, which nobody knows" for each in unknown]
+        why += [f"{each}, for which the kit has no trial" for each in unknown]
         unsafe |= {each.package for each in unknown}
-    return Verdict(sorted(set(why)), unsafe)
+    return ServingMode(sorted(set(why)), unsafe)
 
 
 def shareable_modules(unsafe: Collection[str]) -> Sequence[str]:

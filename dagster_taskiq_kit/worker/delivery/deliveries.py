@@ -61,7 +61,7 @@ class Deliveries:
         run_killed: Called in a thread with the id of a cancelled run whose process was killed: it
             could not say itself that it ended.
         printing: Prints what steps write.
-        reloading: Keeps their code that of its files.
+        reloading: Loads a location again when its files change.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Deliveries:
         await self._follow(held, server)
 
     async def _is_served(self, held: Held, number: int) -> bool:
-        """Wait until its code is that of its files, and its fork server can take it.
+        """Wait until its code is as new as its files, and its fork server can take it.
 
         Returns:
             False when it shall not be taken, or not soon.
