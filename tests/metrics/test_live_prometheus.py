@@ -105,17 +105,22 @@ def wait_by_the_log(site: Site, run_id: str) -> float:
     return at_s[EVENT.STEP_WORKER_STARTED] - at_s[EVENT.STEP_WORKER_STARTING]
 
 
-def ask_every_panel_and_rule(prometheus: Prometheus, began_s: float) -> None:
+def ask_every_panel_and_rule(site: Site, prometheus: Prometheus, began_s: float) -> None:
+    def answered(what: str, asked: str) -> None:
+        # Dagster's daemon and the collectors take their time to begin.
+        site.fleet.wait_for(
+            lambda: bool(prometheus.over(asked, began_s, time.time())), f"{what}: {asked}"
+        )
+
     for _, title, target in queries():
-        asked = askable(target["expr"]).replace("[1m]", "[10s]")
-        assert prometheus.over(asked, began_s, time.time()), (title, asked)
+        answered(title, askable(target["expr"]).replace("[1m]", "[10s]"))
     groups = prometheus.api("rules")["groups"]
     found = [rule for group in groups for rule in group["rules"]]
     assert {rule["health"] for rule in found} == {"ok"}, found
     assert {rule["name"] for rule in found} >= {rule["alert"] for rule in alerts()}
     for rule in found:
         if rule["type"] == "recording":
-            assert prometheus.over(rule["name"], began_s, time.time()), rule["name"]
+            answered("a recording rule", rule["name"])
 
 
 def test_figures_are_those_of_the_event_log_through_deaths_of_worker_exporter_and_broker(
@@ -143,7 +148,7 @@ def test_figures_are_those_of_the_event_log_through_deaths_of_worker_exporter_an
         lambda: "DagsterTaskiqWorkersLost" in prometheus.firing(), "the lost worker's alert",
         lambda: str(prometheus.firing()),
     )  # fmt: skip
-    ask_every_panel_and_rule(prometheus, began_s)
+    ask_every_panel_and_rule(site, prometheus, began_s)
 
     # The broker dies: 200 and up 0, and the alert.
     site.broker.kill()
