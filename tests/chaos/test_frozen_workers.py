@@ -8,13 +8,14 @@ import psutil
 import pytest
 
 from .conftest import Chaos
+from .processes import alive
 from .proxy import Proxy
 
 STATUS = dg.DagsterRunStatus
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return not alive(pid)
 
 
 def one_outcome(chaos: Chaos, run_id: str, step: str) -> None:

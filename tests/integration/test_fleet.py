@@ -14,6 +14,7 @@ import yaml
 from dagster_taskiq_kit.dagster_internals.postgres.pool import instance_id
 from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.testing.fleet import FleetError
+from tests.chaos.processes import alive
 
 CODE = Path(__file__).parent / "code" / "fleet_jobs.py"
 
@@ -37,7 +38,7 @@ def descendants(worker):
 
 
 def gone(processes):
-    return all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes)
+    return not any(alive(process.pid) for process in processes)
 
 
 def test_one_step_slot_and_one_run_slot_cannot_deadlock_three_runs(fleet, launch):
