@@ -4,12 +4,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 
+from dagster_taskiq_kit.host.process_group import wait_until
+
 from .processes import alive
+
+WITHIN_S = 20.0
 
 #: A fork server whose children wait before they have closed what is not theirs.
 SERVER = """
@@ -50,22 +53,15 @@ def test_nothing_is_left_of_a_fork_server_that_dies_in_a_childs_first_moment(mom
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as server:
         theirs.close()
         process = psutil.Process(server.pid)
-        until(lambda: len(process.children()) == 2, "a child and a guardian")
+        assert wait_until(lambda: len(process.children()) == 2, WITHIN_S)  # a child and a guardian
         below = [child.pid for child in process.children()]
         server.send_signal(number)
         if number == signal.SIGSTOP:
             worker.close()  # a frozen one is killed when its worker is gone
         try:
-            until(lambda: not any(alive(pid) for pid in below), "all of it to be gone")
+            assert wait_until(lambda: not any(alive(pid) for pid in below), WITHIN_S)
         finally:
             worker.close()
             server.kill()
             for pid in filter(alive, below):
                 psutil.Process(pid).kill()
-
-
-def until(holds, what: str, within_s: float = 20) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline_s, f"waited for {what}"
-        time.sleep(0.02)
