@@ -77,6 +77,22 @@ def preloaded(request) -> Iterator[None]:
     forks.close()
 
 
+@pytest.fixture(autouse=True)
+def _environment_is_left_as_it_was_found() -> Iterator[None]:
+    """A variable that a test leaves behind is found by whatever test comes next in its process."""
+    before = _environment()
+    yield
+    after = _environment()
+    os.environ.update(before)
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    assert after == before
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="session")
 def broker_url(tmp_path_factory) -> Iterator[str]:
     """A Valkey with append-only persistence, for the whole session."""

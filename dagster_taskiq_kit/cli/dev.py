@@ -120,9 +120,14 @@ def _until_told() -> Generator[threading.Event, None, None]:
         told.set()
         signal.signal(number, on_signal)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    yield told
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_job(stack: DevStack, job: str, workspaces: Sequence[str]) -> bool:

@@ -81,6 +81,7 @@ class DevStack:
         self._group = ProcessGroup()
         self._parts: list[tuple[str, subprocess.Popen[bytes], list[str], threading.Thread]] = []
         self.environment: dict[str, str] = dict(os.environ)
+        self._environment_before = dict(os.environ)
 
     def __enter__(self) -> "DevStack":
         self._group.__enter__()
@@ -205,8 +206,13 @@ class DevStack:
                 raise PartEnded(name, program.returncode, said[-30:])
 
     def stop(self) -> None:
-        """End every part, last started first; the workers drain."""
+        """End every part, last started first; the workers drain. Give the environment back."""
         self._group.stop()
+        for name in _PUBLIC:
+            if name in self._environment_before:
+                os.environ[name] = self._environment_before[name]
+            else:
+                os.environ.pop(name, None)
 
     def _start(self, name: str, command: Sequence[str], stop_within_s: float = 15.0) -> None:
         program = self._group.start(
