@@ -90,7 +90,9 @@ def _environment_is_left_as_it_was_found() -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    """Return the environment, but for what a fleet that outlives a test keeps in it until its end."""
+    mine = ("DAGSTER_TASKIQ_", "PYTEST_CURRENT_TEST")
+    return {name: value for name, value in os.environ.items() if not name.startswith(mine)}
 
 
 @pytest.fixture(scope="session")
