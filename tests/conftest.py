@@ -77,22 +77,21 @@ def preloaded(request) -> Iterator[None]:
     forks.close()
 
 
+#: What decides which instance and which programs the tests that come next in this process find.
+_LEFT_ALONE = ("DAGSTER_HOME", "PATH", "PYTHONPATH")
+
+
 @pytest.fixture(autouse=True)
 def _environment_is_left_as_it_was_found() -> Iterator[None]:
     """A variable that a test leaves behind is found by whatever test comes next in its process."""
-    before = _environment()
+    before = {name: os.environ.get(name) for name in _LEFT_ALONE}
     yield
-    after = _environment()
-    os.environ.update(before)
-    for name in after.keys() - before.keys():
-        del os.environ[name]
+    after = {name: os.environ.get(name) for name in _LEFT_ALONE}
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     assert after == before
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment, but for what a fleet that outlives a test keeps in it until its end."""
-    mine = ("DAGSTER_TASKIQ_", "PYTEST_CURRENT_TEST")
-    return {name: value for name, value in os.environ.items() if not name.startswith(mine)}
 
 
 @pytest.fixture(scope="session")
