@@ -14,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ...host.deferred_signals import undo_after_fork
 from ...host.library_internals import forget_exit_handlers, run_exit_handlers
 from ...host.process_tree import adopt_orphans
 
@@ -59,6 +60,7 @@ def _end_at_signals() -> None:
 
     Dagster's own, which only notes that it was told to end, would leave a worker of a pool waiting.
     """
+    undo_after_fork()
     defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     for number, default in defaults.items():
         module = getattr(signal.getsignal(number), "__module__", None) or ""
