@@ -11,8 +11,8 @@ import dagster as dg
 from ..code_locations.code_location import BY_OPTION
 from ..code_locations.code_matching import Served, is_served
 from ..config.settings import TaskiqSettings
+from ..dagster_internals.event_rows import why_not_relayed
 from ..dagster_internals.postgres.connection_limits import most_database_connections
-from ..dagster_internals.postgres.event_insert import why_as_shipped
 from ..health.findings import Finding, Severity
 from ..health.rules import judge
 from ..health.snapshot import Snapshot
@@ -76,11 +76,12 @@ def _storage(instance: dg.DagsterInstance, snapshot: Snapshot) -> Iterator[Findi
 
 
 def _event_insert(instance: dg.DagsterInstance, _snapshot: Snapshot) -> Iterator[Finding]:
-    why = why_as_shipped(instance)
-    if why:
+    why = why_not_relayed(instance)
+    if why and "sqlite" not in type(instance.event_log_storage).__module__:
         yield _finding(
-            "event_insert", Severity.WARN, why,
-            "A step costs a little more. Install a dagster-postgres of the range that "
+            "event_insert", Severity.WARN,
+            f"Each step stores its events itself, in a database session of its own: {why}.",
+            "A step costs more. Keep runs in PostgreSQL, with a dagster-postgres of the range that "
             "dagster-taskiq-kit is made for.",
         )  # fmt: skip
 

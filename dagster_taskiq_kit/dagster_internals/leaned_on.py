@@ -60,6 +60,7 @@ LEANED_ON: Sequence[RequiredAttribute] = [
         "create_execution_plan", "recon_job_from_origin",
     ),
     *required(names.compute_logs, "tail_to_stream"),
+    *required(names.serdes, "_WHITELIST_MAP"),
     *required(names.ResolvedRunConfig, "build"),
     *required(names.ReconstructableRepository, "get_definition", "repository_load_data"),
     *required(
@@ -83,16 +84,22 @@ LEANED_ON: Sequence[RequiredAttribute] = [
     *required(names.SqliteEventLogStorage, "_initialized_dbs", of_objects=True),
     *required(
         names.SqlEventLogStorage,
-        "_event_to_row", "_store_asset_event", "_store_asset_event_tags",
-        "index_connection", "index_transaction", "prepare_insert_event", "store_asset_check_event",
+        "_event_insert_timestamp", "_event_to_row", "_store_asset_event",
+        "_store_asset_event_tags", "index_connection", "index_transaction", "prepare_insert_event",
+        "run_connection",
+        "store_asset_check_event", "store_event", "store_event_batch",
     ),
     # Columns of its schema that statements of the kit name.
-    *required(names.SqlEventLogStorageTable, "asset_key", "dagster_event_type", "event", "run_id"),
+    *required(
+        names.SqlEventLogStorageTable,
+        "asset_key", "dagster_event_type", "event", "partition", "run_id", "step_key", "timestamp",
+    ),
     *required(names.AssetEventTagsTable, "event_id"),
     *required(names.AssetKeyTable, "asset_key"),
     *required(names.AssetCheckExecutionsTable, "evaluation_event_storage_id"),
     *required(names.ConcurrencyLimitsTable, "concurrency_key"),
     *required(names.PendingStepsTable, "assigned_timestamp", "concurrency_key"),
+    *required(names.RunsTable, "run_body", "run_id", "status"),
     *required(names.RunTagsTable, "id", "key", "run_id", "value"),
 ]  # fmt: skip
 

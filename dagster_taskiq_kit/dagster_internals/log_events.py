@@ -30,6 +30,35 @@ STEP_ENDS = frozenset(
     }
 )
 
+_Type = dg.DagsterEventType
+#: Types of events with which nothing else is stored.
+ONLY_A_ROW = frozenset(
+    {
+        _Type.ENGINE_EVENT,
+        _Type.HANDLED_OUTPUT,
+        _Type.HOOK_COMPLETED,
+        _Type.HOOK_ERRORED,
+        _Type.HOOK_SKIPPED,
+        _Type.LOADED_INPUT,
+        _Type.LOGS_CAPTURED,
+        _Type.OBJECT_STORE_OPERATION,
+        _Type.RESOURCE_INIT_FAILURE,
+        _Type.RESOURCE_INIT_STARTED,
+        _Type.RESOURCE_INIT_SUCCESS,
+        _Type.STEP_EXPECTATION_RESULT,
+        _Type.STEP_FAILURE,
+        _Type.STEP_INPUT,
+        _Type.STEP_OUTPUT,
+        _Type.STEP_RESTARTED,
+        _Type.STEP_SKIPPED,
+        _Type.STEP_START,
+        _Type.STEP_SUCCESS,
+        _Type.STEP_UP_FOR_RETRY,
+        _Type.STEP_WORKER_STARTED,
+        _Type.STEP_WORKER_STARTING,
+    }
+)
+
 
 def log_cursor(position: int) -> str:
     """Return Dagster's cursor for a place in a run's log, given by the storage id of a row."""

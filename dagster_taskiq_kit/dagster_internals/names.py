@@ -48,6 +48,7 @@ try:
     from dagster._core.execution.plan.state import KnownExecutionState
     from dagster._core.execution.plan.step import ExecutionStep, UnresolvedMappedExecutionStep
     from dagster._core.execution.retries import RetryMode, get_retries_config
+    from dagster._core.execution.stats import STEP_STATS_EVENT_TYPES
     from dagster._core.execution.step_dependency_config import (
         StepDependencyConfig,
         get_step_dependency_config_field,
@@ -82,7 +83,7 @@ try:
     )
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-    from dagster._core.storage.runs.schema import RunTagsTable
+    from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
     from dagster._core.storage.tags import GRPC_INFO_TAG, MAX_RUNTIME_SECONDS_TAG
     from dagster._core.system_config.objects import ResolvedRunConfig
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
@@ -102,6 +103,7 @@ try:
     from dagster_shared.cli import WorkspaceOpts
     from dagster_shared.error import SerializableErrorInfo
     from dagster_shared.libraries import DagsterLibraryRegistry
+    from dagster_shared.serdes import serdes
 except ImportError as error:
     raise unknown_dagster(str(error)) from error
 
@@ -117,6 +119,7 @@ __all__ = [
     "DEFAULT_DAGSTER_ENTRY_POINT",
     "GRPC_INFO_TAG",
     "MAX_RUNTIME_SECONDS_TAG",
+    "STEP_STATS_EVENT_TYPES",
     "ActiveExecution",
     "AssetCheckExecutionsTable",
     "AssetEventTagsTable",
@@ -168,6 +171,7 @@ __all__ = [
     "RetryMode",
     "RunLauncher",
     "RunTagsTable",
+    "RunsTable",
     "SerializableErrorInfo",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
@@ -195,6 +199,7 @@ __all__ = [
     "get_tag_concurrency_limits_config",
     "is_reserved_asset_job_name",
     "pool_key_for_step",
+    "serdes",
     "serializable_error_info_from_exc_info",
     "serialize_value",
     "set_snowflake_partner_env_var",

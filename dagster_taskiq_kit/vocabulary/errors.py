@@ -21,6 +21,7 @@ TaskiqKitError
 │   └── NotInLoadedCode      its location is served, and has no such job or step
 ├── TaskEnded                a user's own task ended without a result
 │   └── TaskTimedOut         ... it was waited for too long
+├── EventsNotStored          Dagster's database refused an event of a step
 ├── WorkerFailed             a worker cannot go on
 ├── ProtocolError            processes of a worker do not understand each other
 └── MissingServer            no local Redis/Valkey binary for the embedded broker
@@ -310,6 +311,21 @@ class WorkerFailed(TaskiqKitError):
             "defect of the kit."
         )
         self.activity = activity
+
+
+class EventsNotStored(TaskiqKitError):
+    """Dagster's database refused an event of a step, so none that follows it was stored either.
+
+    Args:
+        why: What the database said.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"An event of this step could not be stored in Dagster's database: {why.rstrip('.')}. "
+            "What follows it was not stored either. Mend the cause and execute the step again."
+        )
+        self.why = why
 
 
 class ProtocolError(TaskiqKitError):

@@ -221,7 +221,7 @@ class Reloading:
 
     async def _replace(self, number: int, why: str, reading: Reading) -> None:
         served, old = self._served[number], self._servers[number]
-        new = ForkServerClient(old.location)
+        new = ForkServerClient(old.location, relay=old.relay)
         try:
             await asyncio.wait_for(new.start(), _IMPORT_WITHIN_S)
         except (CodeLoadFailed, asyncio.TimeoutError, OSError) as error:

@@ -22,6 +22,8 @@ from ..broker.connection import AsyncConnection
 from ..broker.stream_broker import Lane, PriorityStreamBroker
 from ..broker.worker_cards import WorkerCard
 from ..config.settings import TaskiqSettings
+from ..dagster_internals.event_rows import EventStore, open_to_store_events
+from ..dagster_internals.first_questions import FirstQuestions
 from ..dagster_internals.postgres.pool import instance_id
 from ..host.boot_time import boot_time_s
 from ..vocabulary.errors import BrokerError, BrokerUnavailable
@@ -32,6 +34,7 @@ from .delivery.step_output import Printing
 from .delivery.witness import Witness
 from .duties.fleet import Duty, fleet_duties, perform
 from .duties.heartbeat import Heartbeat
+from .event_relay import EventRelay
 from .lanes import LaneReceiver
 from .memory import watch_memory
 from .options import WorkerOptions
@@ -81,12 +84,9 @@ class Worker:
         self._options = options
         self._instance = instance
         self.worker_id = worker_cards.new_worker_id(options.name)
-        self._servers = [
-            ForkServerClient(location, server)
-            for location, server in zip(options.locations, forked, strict=True)
-        ]
+        self._forked = forked
+        self._servers: list[ForkServerClient] = []
         self._finish = asyncio.Event()
-        self._reloading = Reloading(self._servers, self._server_replaced)
         self._supervision = Supervision()
         self._printing = Printing(wanted=options.prints_steps)
         self._stop = asyncio.Event()
@@ -102,6 +102,17 @@ class Worker:
             WorkerFailed: It could not renew its lease for a lease, for no fault of the broker's.
         """
         loop = asyncio.get_running_loop()
+        instance = await asyncio.to_thread(open_to_store_events)
+        relay = (
+            EventRelay(None, None, self._may_store)
+            if instance is None
+            else EventRelay(EventStore(instance), FirstQuestions.of(instance), self._may_store)
+        )
+        self._servers += [
+            ForkServerClient(location, server, relay)
+            for location, server in zip(self._options.locations, self._forked, strict=True)
+        ]
+        self._reloading = Reloading(self._servers, self._server_replaced)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
         if not os.isatty(0):  # else it says that the terminal was closed
@@ -109,7 +120,7 @@ class Worker:
         self._transitions = AsyncConnection(self._settings)
         self._deliveries = Deliveries(
             self.worker_id, self._settings, self._transitions, self._servers, self._slots_changed,
-            self._report_canceled, self._printing, self._reloading,
+            self._report_canceled, self._printing, self._reloading, relay,
         )  # fmt: skip
         orders = {"drain": self._stop.set, "reload": self._reloading.tell}
         self._orders = Orders(self.worker_id, self._settings, self._deliveries, orders)
@@ -181,6 +192,10 @@ class Worker:
 
     async def _watch_memory(self) -> None:
         await watch_memory(self._deliveries, self._options.max_memory_mib)
+
+    def _may_store(self) -> bool:
+        """Whether nobody else can have been given yet what runs here."""
+        return not self._lease_is_over()
 
     def _lease_is_over(self) -> bool:
         return boot_time_s() > self._good_until_s

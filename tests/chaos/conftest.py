@@ -188,6 +188,8 @@ def make_chaos(make_fleet, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LEDGER", str(tmp_path / "ledger"))
             options.setdefault("config", MONITORING)
+            if "storage" not in options["config"]:
+                options.setdefault("storage", "postgres")
             with (
                 make_fleet(settings={**SHORT, **(settings or {})}, **options) as fleet,
                 WorkspaceProcessContext(

@@ -9,14 +9,18 @@ from urllib.parse import parse_qs, urlsplit
 class Proxy:
     """Forwards connections to a target, until it is cut.
 
-    A cut proxy refuses and resets; a stalled one accepts and says nothing.
+    A cut proxy refuses and resets; a stalled one accepts and says nothing. One that holds back lets
+    through what clients say, and no answer.
     """
 
     def __init__(self, target: tuple[str, int] | str) -> None:
         self._target = target
         self.target_url = ""
+        self.accepted = 0
         self._cut = False
         self._stalled = threading.Event()
+        self._answers = threading.Event()
+        self._answers.set()
         self._break_at: bytes | None = None
         self._after_it = False
         #: Ends of connections whose next answer is swallowed with the connection.
@@ -58,6 +62,7 @@ class Proxy:
                 client, _ = self._server.accept()
             except OSError:
                 return
+            self.accepted += 1
             if self._cut:
                 client.close()
                 continue
@@ -69,11 +74,16 @@ class Proxy:
             with self._lock:
                 self._pairs |= {client, upstream}
             for source, sink in ((client, upstream), (upstream, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                answers = source is upstream
+                threading.Thread(
+                    target=self._pump, args=(source, sink, answers), daemon=True
+                ).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
+                if answers:
+                    self._answers.wait()
                 while self._stalled.is_set():
                     threading.Event().wait(0.02)
                 if source in self._doomed:
@@ -121,9 +131,14 @@ class Proxy:
         """Hold back everything that is sent."""
         self._stalled.set()
 
+    def hold_back_answers(self) -> None:
+        """Let what clients say through, and no answer."""
+        self._answers.clear()
+
     def mend(self) -> None:
         """Let everything through again."""
         self._cut = False
+        self._answers.set()
         self._stalled.clear()
 
     def close(self) -> None:

@@ -147,28 +147,3 @@ def test_a_session_has_both_timeouts_after_one_statement(instance, storage):
     with storage._engine.connect() as session:
         assert session.exec_driver_sql("SHOW statement_timeout").scalar() == "1h"
         assert session.exec_driver_sql("SHOW idle_session_timeout").scalar() == "2s"
-
-
-def test_a_session_that_was_opened_ahead_is_the_one_that_is_used(instance, storage):
-    instance_pool.close_connections(instance)
-    opened = []
-    sqlalchemy.event.listen(storage._engine, "connect", lambda *call: opened.append(call))
-    instance_pool.connect_ahead(instance)
-    assert len(opened) == 1
-    instance.get_run_by_id("00000000-0000-0000-0000-000000000000")
-    assert len(opened) == 1
-
-
-def test_opening_ahead_fails_in_silence(instance, storage, monkeypatch):
-    instance_pool.close_connections(instance)
-    monkeypatch.setattr(type(storage._engine), "connect", lambda _self: 1 / 0)
-    instance_pool.connect_ahead(instance)
-
-
-def test_nothing_is_opened_ahead_that_the_server_would_not_close(instance, storage, monkeypatch):
-    instance_pool.close_connections(instance)
-    opened = []
-    sqlalchemy.event.listen(storage._engine, "connect", lambda *call: opened.append(call))
-    monkeypatch.setattr(storage._engine.dialect, "server_version_info", (13, 9))
-    instance_pool.connect_ahead(instance)
-    assert opened == []

@@ -10,7 +10,7 @@ from dagster_taskiq_kit.worker.process.forkserver import ForkServer
 from dagster_taskiq_kit.worker.process.protocol import Spare, Start
 from dagster_taskiq_kit.worker.process.wire import PatientWire
 
-START = Start("step", {}, b"body")
+START = Start("step", {}, relays=True, body=b"body")
 
 
 class Maker:
@@ -49,28 +49,6 @@ def heard(child):
         return []
     lines = [line for line in child.recv(65536).splitlines() if line.startswith(b"{")]
     return [json.loads(line)["op"] for line in lines]
-
-
-def test_an_idle_server_has_nobody_connect(server, maker):
-    server._connect_the_next()
-    assert [heard(child) for child in maker.children] == [[], [], []]
-
-
-def test_the_child_that_is_next_connects_once_while_another_works(server, maker):
-    server._obey(START, "a")
-    server._connect_the_next()
-    server._connect_the_next()
-    assert [heard(child) for child in maker.children] == [["start"], ["connect"], []]
-    server._obey(START, "b")
-    server._connect_the_next()
-    assert [heard(child) for child in maker.children] == [[], ["start"], ["connect"]]
-
-
-def test_nobody_connects_when_the_last_start_is_long_ago(server, maker):
-    server._obey(START, "a")
-    server._last_start_s -= 5
-    server._connect_the_next()
-    assert heard(maker.children[1]) == []
 
 
 def test_no_child_is_made_while_its_number_is_on_its_way(server, maker):

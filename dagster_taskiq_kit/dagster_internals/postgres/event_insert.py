@@ -14,31 +14,9 @@ from typing import Any
 
 import dagster as dg
 
+from ..log_events import ONLY_A_ROW
+
 logger = logging.getLogger(__name__)
-
-_Type = dg.DagsterEventType
-
-#: Types whose ``store_event`` is an INSERT and the NOTIFY.
-_ROW_ONLY = {
-    _Type.ENGINE_EVENT,
-    _Type.HANDLED_OUTPUT,
-    _Type.LOADED_INPUT,
-    _Type.LOGS_CAPTURED,
-    _Type.OBJECT_STORE_OPERATION,
-    _Type.RESOURCE_INIT_FAILURE,
-    _Type.RESOURCE_INIT_STARTED,
-    _Type.RESOURCE_INIT_SUCCESS,
-    _Type.STEP_FAILURE,
-    _Type.STEP_INPUT,
-    _Type.STEP_OUTPUT,
-    _Type.STEP_RESTARTED,
-    _Type.STEP_SKIPPED,
-    _Type.STEP_START,
-    _Type.STEP_SUCCESS,
-    _Type.STEP_UP_FOR_RETRY,
-    _Type.STEP_WORKER_STARTED,
-    _Type.STEP_WORKER_STARTING,
-}
 
 #: What the known ``PostgresEventLogStorage.store_event`` mentions; another one is left alone.
 _KNOWN_BODY = {
@@ -61,15 +39,15 @@ def store_plain_events_by_one_statement(instance: dg.DagsterInstance) -> None:
     """
     storage: Any = instance.event_log_storage
     why_not = why_as_shipped(instance)
-    if not _is_postgres(storage) or why_not:
+    if not is_postgres(storage) or why_not:
         if why_not:
-            logger.warning(why_not)
+            logger.warning("Each event is stored as Dagster ships it: %s.", why_not)
         return
     original = storage.store_event
     statement = str(_insert(storage))
 
     def store_event(event: dg.EventLogEntry) -> None:
-        if event.dagster_event is not None and event.dagster_event.event_type not in _ROW_ONLY:
+        if event.dagster_event is not None and event.dagster_event.event_type not in ONLY_A_ROW:
             original(event)
             return
         with storage._connect() as connection:
@@ -84,19 +62,17 @@ def why_as_shipped(instance: dg.DagsterInstance) -> str:
     For an instance that nothing has been changed of.
     """
     storage: Any = instance.event_log_storage
-    if not _is_postgres(storage):
+    if not is_postgres(storage):
         return ""
     function = getattr(storage.store_event, "__func__", None)
     known = set(getattr(getattr(function, "__code__", None), "co_names", ())) == _KNOWN_BODY
     if known and set(_insert(storage).params) == set(storage._event_to_row(_SAMPLE)):
         return ""
-    return (
-        "Each event is stored with two statements, as Dagster ships it: this dagster-postgres "
-        "stores events in another way than the one that dagster-taskiq-kit knows."
-    )
+    return "this dagster-postgres stores events in another way than the known one"
 
 
-def _is_postgres(storage: Any) -> bool:
+def is_postgres(storage: Any) -> bool:
+    """Return whether a storage is dagster-postgres's event log."""
     return (
         f"{type(storage).__module__}.{type(storage).__name__}"
         == "dagster_postgres.event_log.event_log.PostgresEventLogStorage"

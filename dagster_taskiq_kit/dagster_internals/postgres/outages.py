@@ -135,12 +135,12 @@ def open_instance_through_outages() -> dg.DagsterInstance:
         try:
             return dg.DagsterInstance.get()
         except Exception as error:
-            if not _is_of_an_outage(error):
+            if not is_of_an_outage(error):
                 raise
             outage.wait(error)
 
 
-def _is_of_an_outage(error: BaseException) -> bool:
+def is_of_an_outage(error: BaseException) -> bool:
     """Return whether an error comes from a PostgreSQL that could not be reached."""
     cause: BaseException | None = error
     while cause is not None:
@@ -159,13 +159,13 @@ def repeat_through_outages(
         try:
             return call()
         except Exception as error:
-            if not _broke(error, engine):
+            if not broke(error, engine):
                 raise
             _outage_of(engine).wait(error)
         call = again or call
 
 
-def _broke(error: BaseException, engine: Any) -> bool:
+def broke(error: BaseException, engine: Any) -> bool:
     """Return whether an error is of a connection that ended, or could not be had in time."""
     from sqlalchemy import exc
 
@@ -174,6 +174,6 @@ def _broke(error: BaseException, engine: Any) -> bool:
     if isinstance(error, exc.DBAPIError):
         return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _NOT_NOW
     if type(error).__name__ == "DagsterPostgresException" and error.__cause__ is not None:
-        return _broke(error.__cause__, engine) or _is_of_an_outage(error)
+        return broke(error.__cause__, engine) or is_of_an_outage(error)
     # A connection that is only being set up raises the driver's own error.
     return bool(engine.dialect.is_disconnect(error, None, None))

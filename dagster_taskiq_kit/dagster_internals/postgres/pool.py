@@ -14,13 +14,15 @@ import dagster as dg
 
 from ...host.polling import readable
 from .leaned_on import check_postgres
-from .outages import impatience, wait_to_connect
+from .outages import wait_to_connect
 from .repeated_statements import repeat_what_broke
 
 #: Long enough for any statement of Dagster's own, and a bound all the same.
 _STATEMENT_TIMEOUT_MS = 3_600_000
 #: A pooled connection that user code leaves idle is closed by the server after this.
 _IDLE_SESSION_MS = 2_000
+#: A transaction in which so long nothing was asked is of a process that is frozen.
+_FROZEN_MS = 10_000
 _POOL_RECYCLE_S = 3_600
 _MAX_OVERFLOW = 10
 _NO_RUN = "00000000-0000-0000-0000-000000000000"
@@ -129,6 +131,24 @@ def _set_timeouts_at_once(engine: Any) -> None:
     event.listen(engine, "checkout", on_checkout)
 
 
+def end_when_frozen(instance: dg.DagsterInstance) -> None:
+    """Have the server end a transaction whose process does not go on, with all that it locks.
+
+    For a process that nobody kills when it is frozen, and that does nothing within a transaction
+    but to ask the database.
+    """
+    from sqlalchemy import event
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}")
+        if not connection.autocommit:
+            connection.commit()
+
+    for engine in _engines(instance):
+        event.listen(engine, "connect", on_connect)
+
+
 def warm_instance(instance: dg.DagsterInstance) -> None:
     """Use an instance once, read-only, so that what it makes lazily is made before the fork."""
     instance.get_run_by_id(_NO_RUN)
@@ -136,20 +156,6 @@ def warm_instance(instance: dg.DagsterInstance) -> None:
     instance.get_records_for_run(_NO_RUN, limit=1)
     _ = instance.compute_log_manager
     _ = instance.run_launcher
-
-
-def connect_ahead(instance: dg.DagsterInstance) -> None:
-    """Open the session that will be needed soon; the server closes it again if it is not.
-
-    Where that fails or makes no sense, it is opened when it is needed.
-    """
-    engine: Any = getattr(instance.run_storage, "_engine", None)
-    if engine is None or engine.dialect.name != "postgresql":
-        return
-    if (engine.dialect.server_version_info or (0,))[0] < _IDLE_SESSION_SINCE:
-        return  # it would stay open for as long as the child waits
-    with contextlib.suppress(Exception), impatience():
-        engine.connect().close()
 
 
 def close_connections(instance: dg.DagsterInstance) -> None:

@@ -154,10 +154,15 @@ def _mend_tags(
 
 
 class _Storing:
-    """Stores events once each, through broken connections."""
+    """Stores events once each, through broken connections.
+
+    Args:
+        storage: The storage as Dagster ships it.
+    """
 
     def __init__(self, storage: Any) -> None:
-        self._storage = storage
+        self._once = StoredOnce(storage)
+        self._engine = storage._engine
         self._store_one: Callable[[dg.EventLogEntry], None] = storage.store_event
         self._store_batch: Callable[[Sequence[dg.EventLogEntry]], None] = storage.store_event_batch
         #: Events of a batch that failed: Dagster stores them one by one then.
@@ -165,10 +170,11 @@ class _Storing:
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """As the storage's own."""
-        complete = partial(self._complete, event)
+        complete = partial(self._once.complete, event)
         uncertain = any(event is each for each in self._uncertain)
         first = complete if uncertain else partial(self._store_one, event)
-        repeat_through_outages(self._storage._engine, first, complete)
+        repeat_through_outages(self._engine, first, complete)
+        self._uncertain = [each for each in self._uncertain if each is not event]
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """As the storage's own."""
@@ -177,19 +183,30 @@ class _Storing:
             for event in events:
                 found = event.dagster_event
                 if not (found and found.event_type is _Type.ASSET_FAILED_TO_MATERIALIZE):
-                    self._complete(event)  # batches leave those out
+                    self._once.complete(event)  # batches leave those out
 
         try:
-            repeat_through_outages(
-                self._storage._engine, partial(self._store_batch, events), complete
-            )
+            repeat_through_outages(self._engine, partial(self._store_batch, events), complete)
         except Exception:
             self._uncertain = list(events)
             raise
 
-    def _complete(self, event: dg.EventLogEntry) -> None:
+
+class StoredOnce:
+    """Stores events that are perhaps in the log already.
+
+    Args:
+        storage: The storage as Dagster ships it.
+    """
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
+        self._store_one: Callable[[dg.EventLogEntry], None] = storage.store_event
+
+    def complete(self, event: dg.EventLogEntry) -> None:
         """Store an event that may be there already, and what belongs to it."""
-        row_id = self._find(event)
+        row = self._storage._event_to_row(event)
+        row_id = self.find(row["run_id"], row["event"])
         if row_id is None:
             self._store_one(event)
             return
@@ -202,12 +219,18 @@ class _Storing:
         elif found.event_type in _OF_CHECKS and not self._knows_check(row_id):
             self._storage.store_asset_check_event(event, row_id)
 
-    def _find(self, event: dg.EventLogEntry) -> int | None:
-        row = self._storage._event_to_row(event)
+    def find(self, run_id: str, event: str) -> int | None:
+        """Return the id of an event's row, or None.
+
+        Args:
+            run_id: Its run.
+            event: The event, as Dagster's JSON.
+        """
         with self._storage._connect() as connection:
             self._await_inserts(connection)
             return connection.exec_driver_sql(
-                "SELECT id FROM event_logs WHERE run_id = %(run_id)s AND event = %(event)s", row
+                "SELECT id FROM event_logs WHERE run_id = %(run_id)s AND event = %(event)s",
+                {"run_id": run_id, "event": event},
             ).scalar()
 
     @staticmethod

@@ -10,8 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from ...broker import records
 from ...broker.connection import AsyncConnection
@@ -20,26 +19,19 @@ from ...broker.worker_cards import Holding
 from ...code_locations.code_matching import location_for
 from ...config.settings import TaskiqSettings
 from ...vocabulary import messages
-from ...vocabulary.errors import BrokerError, CodeError, MessageError
+from ...vocabulary.errors import BrokerError, CodeError, EventsNotStored, MessageError
 from ...vocabulary.messages import Message, StepMessage
 from ...vocabulary.states import Kind, State
 from ...vocabulary.tags import TIMEOUT_TAG
+from ..event_relay import EventRelay
 from ..place import Place
 from ..process.fork_client import ForkServerClient
-from ..process.protocol import (
-    Begin,
-    Done,
-    Exited,
-    Expired,
-    Lingered,
-    Output,
-    Prints,
-    Runs,
-)  # fmt: skip
+from ..process.protocol import Begin, Done, Exited, Expired, Lingered, Output, Prints, Runs
 from ..reload import Reloading
 from .held import Held, death_in_words
 from .record_ends import RecordEnds
 from .step_output import Printing, StepOutput
+from .until_either import until_either
 from .verdict import Phase, verdict
 from .witness import Executing
 
@@ -62,6 +54,7 @@ class Deliveries:
             could not say itself that it ended.
         printing: Prints what steps write.
         reloading: Loads a location again when its files change.
+        relay: Stores the events of steps.
     """
 
     def __init__(
@@ -74,6 +67,7 @@ class Deliveries:
         run_killed: Callable[[str], None],
         printing: Printing,
         reloading: Reloading,
+        relay: EventRelay,
     ) -> None:
         self._worker_id = worker_id
         self._host = socket.gethostname()
@@ -84,6 +78,7 @@ class Deliveries:
         self._run_killed = run_killed
         self._printing = printing
         self._reloading = reloading
+        self._relay = relay
         self._ends = RecordEnds(worker_id, settings, connection)
         #: By owner token: the same message may be claimed again before its last process is gone.
         self._held: dict[str, Held] = {}
@@ -113,7 +108,7 @@ class Deliveries:
         }
 
     def executing(self) -> Sequence[Executing]:
-        """Return what the broker allowed to begin and has not ended, for the witness."""
+        """Return what has begun and whose record has not ended, for the witness."""
         return [
             Executing(held.message, held.execution.pid)
             for held in self._held.values()
@@ -121,7 +116,6 @@ class Deliveries:
             and held.execution is not None
             and held.began
             and not held.over
-            and not held.ending
         ]
 
     def busy(self, *kinds: Kind) -> int:
@@ -149,6 +143,7 @@ class Deliveries:
             if held.timer is not None:
                 held.timer.cancel()
             await self._end_process(held)
+            self._relay.forget(delivery.token)
             del self._held[delivery.token]
             held.gone.set()
             self._changed()
@@ -186,6 +181,8 @@ class Deliveries:
             return
         server = held.server = self._servers[number]
         place = self._place(delivery, self._reloading.stale().get(server.location.name, ""))
+        # Asked while its child gets ready, so that the answers cost no time.
+        held.first_answers = asyncio.ensure_future(self._first_answers(message, server))
         held.execution = server.begin(delivery.token, message, place)
         await self._follow(held, server)
 
@@ -195,10 +192,10 @@ class Deliveries:
         Returns:
             False when it shall not be taken, or not soon.
         """
-        await _until_either(self._reloading.current(number), held.stopped.wait())
+        await until_either(self._reloading.current(number), held.stopped.wait())
         if not held.stopped.is_set():
             ready = self._servers[number].ready()
-            await _until_either(ready, held.stopped.wait(), self._settings.lease_s)
+            await until_either(ready, held.stopped.wait(), self._settings.lease_s)
         return self._servers[number].is_ready and not held.stopped.is_set()
 
     async def _end_without_process(self, held: Held) -> None:
@@ -241,6 +238,7 @@ class Deliveries:
                 case Runs():
                     held.resumable = packet.resumable
                 case Output():
+                    await self._relay.stored(held.delivery.token)
                     await self._tell(held)
                 case Prints():
                     self._print(held, packet.files)
@@ -286,16 +284,27 @@ class Deliveries:
         if begins:
             held.reach(Phase.BEGUN)
             self._limit_time(held)
+            server.allow(delivery.token, await held.answers_in_time())
         else:
             held.reach(Phase.OVER)
-        server.answer(delivery.token, go=begins)
+            server.forbid(delivery.token)
+
+    async def _first_answers(self, message: Message, server: ForkServerClient) -> bytes:
+        if not server.relays or not isinstance(message, StepMessage):
+            return b""
+        return await self._relay.first_answers(message.run_id, message.step_key)
 
     async def _end_as_reported(self, held: Held, packet: Done) -> None:
         held.reach(Phase.ENDING)
-        await self._ends.finish(held, State(packet.outcome), dict(packet.detail))
+        outcome, detail = State(packet.outcome), dict(packet.detail)
+        why = await self._relay.stored(held.delivery.token)
+        if why:
+            outcome, detail = State.CRASHED, {"reason": str(EventsNotStored(why))}
+        await self._ends.finish(held, outcome, detail)
         held.reach(Phase.OVER)
 
     async def _end_without_report(self, held: Held, exit_code: int | None) -> None:
+        await self._relay.stored(held.delivery.token)
         delivery, died = held.delivery, death_in_words(exit_code)
         found = verdict(held.facts(exit_code))
         reason = found.why or died
@@ -352,11 +361,15 @@ class Deliveries:
     def revoke(self, task_id: str) -> None:
         """Kill what is not ours any more, and report nothing for it."""
         held = self._present(task_id)
-        if held is not None and not held.ending:
+        if held is None:
+            return
+        # Also where its child has said all: others may have been given it before it was stored.
+        self._relay.drop(held.delivery.token)
+        if not held.ending:
             self._abandon(held)
 
-    @staticmethod
-    def _abandon(held: Held) -> None:
+    def _abandon(self, held: Held) -> None:
+        self._relay.drop(held.delivery.token)
         held.reach(Phase.OVER)
         held.send(signal.SIGKILL)
 
@@ -382,16 +395,3 @@ class Deliveries:
             held.given_back = True
         # Dagster is not signalled: SIGTERM would make an executor stop its steps.
         held.send(signal.SIGKILL)
-
-
-async def _until_either(
-    one: Coroutine[Any, Any, object],
-    other: Coroutine[Any, Any, object],
-    timeout_s: float | None = None,
-) -> None:
-    waiting = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
-    try:
-        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waiting:
-            each.cancel()

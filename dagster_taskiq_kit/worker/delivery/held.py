@@ -13,9 +13,13 @@ from pathlib import Path
 from ...broker.records import Delivery
 from ...vocabulary.messages import Message
 from ...vocabulary.states import Kind
-from ..process.fork_client import Execution, ForkServerClient
+from ..process.execution import Execution
+from ..process.fork_client import ForkServerClient
+from .until_either import until_either
 from .verdict import Facts, Phase
 
+#: A database that takes longer to answer is away.
+_ANSWERS_WITHIN_S = 5.0
 _LAST_BYTES = 4_096
 _LAST_LINES = 10
 
@@ -33,6 +37,8 @@ class Held:
         self.server: ForkServerClient | None = None
         #: Its process, once it has one.
         self.execution: Execution | None = None
+        #: What its step will ask the database first, read by this worker.
+        self.first_answers: asyncio.Future[bytes] | None = None
         #: The delivery by which the message runs here already, when the broker forgot that.
         self.forgotten: Held | None = None
         #: Somebody follows it to its end.
@@ -93,6 +99,14 @@ class Held:
         self.stopped.set()
         if self.server is not None and self.execution is not None:
             self.server.signal(self.execution.key, number)
+
+    async def answers_in_time(self) -> bytes:
+        """Return what its child would ask first; b"" when it had better ask itself."""
+        answers = self.first_answers
+        if answers is None:
+            return b""
+        await until_either(asyncio.wait([answers]), self.stopped.wait(), _ANSWERS_WITHIN_S)
+        return answers.result() if answers.done() else b""
 
     def last_lines(self) -> str:
         """Return the end of what its step wrote to stderr, for whoever asks why it died."""

@@ -7,7 +7,7 @@ the renewal was *sent*, so the worker never believes in its lease for longer tha
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ...broker import worker_cards
 from ...broker.connection import AsyncConnection
@@ -82,8 +82,16 @@ class Heartbeat:
         if self._contact_since_s is None or boot_time_s() - self._renewed_at_s > lease_s:
             self._contact_since_s = sent_s
         self._renewed_at_s = sent_s
+        # What was taken from this worker is given up before it believes in its lease again.
+        given = list(orders.items())
+        await self._obey_all([each for each in given if each[1] == "revoked"], named)
         self._renewed(sent_s + lease_s)
-        for task_id, order in orders.items():
+        await self._obey_all([each for each in given if each[1] != "revoked"], named)
+
+    async def _obey_all(
+        self, orders: Sequence[tuple[str, Order]], named: Mapping[str, Holding]
+    ) -> None:
+        for task_id, order in orders:
             # What was finished or claimed anew since the renewal was sent is not meant.
             holding = self._held().get(task_id)
             if holding is not None and holding.token == named[task_id].token:

@@ -20,18 +20,21 @@ from ...config.routing import old_tags_note
 from ...dagster_internals import log_events, step_bodies
 from ...dagster_internals import names as internals
 from ...dagster_internals.code_locations import LoadedCode
+from ...dagster_internals.first_questions import FirstAnswers, answer_first_questions
 from ...dagster_internals.log_events import STEP_ENDS
 from ...dagster_internals.planning import StepNotThere
 from ...dagster_internals.postgres.outages import open_instance_through_outages
-from ...dagster_internals.postgres.pool import connect_ahead, note_that_shard_exists
+from ...dagster_internals.postgres.pool import note_that_shard_exists
+from ...dagster_internals.relayed_events import relay_events
 from ...vocabulary.errors import CodeError, NotInLoadedCode, ProtocolError
 from ...vocabulary.messages import Message, RunMessage, StepMessage, TaskMessage, from_data
 from ...vocabulary.states import Kind, State
 from ..place import Place
 from ..warm.prepared_jobs import PreparedJobs
 from .code_notes import warn, warn_of_other_code
+from .event_sender import EventSender, before_a_process_begins
 from .lifecycle import LINGER_S, leave, threads_left
-from .protocol import Begin, Connect, Done, Go, Output, Prints, Runs, Start, name_of
+from .protocol import Begin, Done, Go, Output, Prints, Runs, Start, name_of
 from .wire import Wire
 
 #: An output is announced, then stored.
@@ -66,20 +69,33 @@ def serve_one(
         wire: To the fork server.
     """
     message: Message | None = None
+    sender: EventSender | None = None
+    ended = False
+
+    def end(outcome: State, detail: Mapping[str, Any]) -> None:
+        nonlocal ended
+        if sender is not None:
+            sender.close()  # threads that the step has left may have more to say
+        if not ended:
+            ended = True
+            wire.send(Done(outcome.value, dict(detail)))
+
     try:
-        start = _wait_for_start(wire, instance)
+        start = _wait_for_start(wire)
         message = from_data(Kind(start.kind), json.loads(start.body))
-        outcome, detail = _execute(code, prepared, instance, wire, message, Place(**start.place))
-        wire.send(Done(outcome.value, dict(detail)))
+        sender = EventSender(wire) if start.relays else None
+        place = Place(**start.place)
+        end(*_execute(code, prepared, instance, wire, message, place, sender))
     except NotAllowed:
         pass
     except (KeyboardInterrupt, internals.DagsterExecutionInterruptedError):
-        wire.send(Done(State.CANCELLED.value, {"reason": "Interrupted."}))
+        end(State.CANCELLED, {"reason": "Interrupted."})
     except BaseException as error:  # noqa: BLE001  (the last word of this process)
         refused = isinstance(error, CodeError)
         info = internals.serializable_error_info_from_exc_info(sys.exc_info())
         reason = str(error) if refused else info.to_string()
-        _tell_end(instance, message, State.REFUSED if refused else State.CRASHED, reason, wire)
+        reason = _fail_run(instance, message, reason)
+        end(State.REFUSED if refused else State.CRASHED, {"reason": reason[-_MOST_SAID:]})
     finally:
         try:
             _say_what_is_left(instance, message)
@@ -95,43 +111,36 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
         wire: To the fork server.
     """
     try:
-        start = _wait_for_start(wire, None)  # there is nothing to connect for
+        start = _wait_for_start(wire)
         message = from_data(Kind(start.kind), json.loads(start.body))
         wire.send(Begin())
         _wait_for_go(wire)
         try:
             with open_instance_through_outages() as instance:
-                _tell_end(instance, message, State.REFUSED, str(error), wire)
+                reason = _fail_run(instance, message, str(error))
         except Exception as also:  # noqa: BLE001  (an instance that cannot be opened)
-            _tell_end(None, message, State.REFUSED, f"{error}\nIts run is not told: {also}", wire)
+            reason = f"{error}\nIts run is not told: {also}"
+        wire.send(Done(State.REFUSED.value, {"reason": reason[-_MOST_SAID:]}))
     except NotAllowed:
         pass
     finally:
         leave()
 
 
-def _tell_end(
-    instance: dg.DagsterInstance | None,
-    message: Message | None,
-    outcome: State,
-    reason: str,
-    wire: Wire,
-) -> None:
-    """Say why it ended, in the run's log and, whatever becomes of that, to the worker."""
+def _fail_run(instance: dg.DagsterInstance, message: Message | None, reason: str) -> str:
+    """Say in the run's own log why it cannot be executed: nobody else would.
+
+    Returns:
+        The reason, with why the run could not be told, if it could not.
+    """
     try:
-        if instance is not None and message is not None:
-            _fail_run(instance, message, reason)
+        if isinstance(message, RunMessage):
+            run = instance.get_run_by_id(message.run_id)
+            if run is not None and not run.is_finished:
+                instance.report_run_failed(run, reason)
     except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
-        reason = f"{reason}\nIts run could not be told: {also}"
-    wire.send(Done(outcome.value, {"reason": reason[-_MOST_SAID:]}))
-
-
-def _fail_run(instance: dg.DagsterInstance, message: Message, reason: str) -> None:
-    """Say in the run's own log why it cannot be executed: nobody else would."""
-    if isinstance(message, RunMessage):
-        run = instance.get_run_by_id(message.run_id)
-        if run is not None and not run.is_finished:
-            instance.report_run_failed(run, reason)
+        return f"{reason}\nIts run could not be told: {also}"
+    return reason
 
 
 def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> None:
@@ -153,21 +162,13 @@ def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> 
         )
 
 
-def _wait_for_start(wire: Wire, instance: dg.DagsterInstance | None) -> Start:
+def _wait_for_start(wire: Wire) -> Start:
     """Wait for the one message of this process; leaves it when there comes none.
-
-    Args:
-        wire: To the fork server.
-        instance: What connects ahead when a message is near; None for nothing.
 
     Raises:
         ProtocolError: Something else came.
     """
     packet = wire.receive()
-    if isinstance(packet, Connect):
-        if instance is not None:
-            connect_ahead(instance)
-        packet = wire.receive()
     if packet is None:
         os._exit(0)
     if not isinstance(packet, Start):
@@ -175,10 +176,12 @@ def _wait_for_start(wire: Wire, instance: dg.DagsterInstance | None) -> Start:
     return packet
 
 
-def _wait_for_go(wire: Wire) -> None:
-    if not isinstance(wire.receive(), Go):
+def _wait_for_go(wire: Wire) -> Go:
+    packet = wire.receive()
+    if not isinstance(packet, Go):
         raise NotAllowed
     treat_refusals_as_outages()
+    return packet
 
 
 def _execute(
@@ -188,16 +191,20 @@ def _execute(
     wire: Wire,
     message: Message,
     place: Place,
+    sender: EventSender | None,
 ) -> Outcome:
     if isinstance(message, TaskMessage):
         wire.send(Begin())
         _wait_for_go(wire)
         return _execute_task(message)
     with internals.capture_interrupts():
-        # Asked now and answered while the run is read, so that the permission costs no time.
         wire.send(Begin())
-        run = instance.get_run_by_id(message.run_id)
-        _wait_for_go(wire)
+        if isinstance(message, StepMessage) and sender is not None:
+            run = _read_by_worker(instance, message, sender, _wait_for_go(wire))
+        else:
+            # Read while the question is answered, so that the permission costs no time.
+            run = instance.get_run_by_id(message.run_id)
+            _wait_for_go(wire)
         if isinstance(message, RunMessage) and message.settle_s:
             _settle(message.settle_s)
             run = instance.get_run_by_id(message.run_id)
@@ -215,6 +222,19 @@ def _execute(
                 what = f"step {message.step_key!r} in job {message.code.job!r}"
                 raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
         return _execute_run(instance, run, message, job, place, wire, code)
+
+
+def _read_by_worker(
+    instance: dg.DagsterInstance, message: StepMessage, sender: EventSender, go: Go
+) -> internals.DagsterRun | None:
+    """Return the run, as its worker has read it; from here on the worker stores the events."""
+    relay_events(instance, message.run_id, sender)
+    before_a_process_begins(sender.settle)
+    if not go.body:
+        return instance.get_run_by_id(message.run_id)
+    answers = FirstAnswers.of(go.body)
+    answer_first_questions(instance, message.step_key, answers)
+    return answers.run
 
 
 def _execute_task(message: TaskMessage) -> Outcome:

@@ -15,7 +15,6 @@ class Child:
         pid: Its process, which leads its own session and group.
         wire: To it.
         key: The delivery it works on; None while it waits.
-        connects: It was told to connect to the database ahead.
         since_s: Monotonic time of its fork.
         leaving: It was told to end, or has ended: no delivery may be given to it any more.
         deaf: Its end of the wire is gone.
@@ -25,7 +24,6 @@ class Child:
     pid: int
     wire: PatientWire
     key: str | None = None
-    connects: bool = False
     since_s: float = field(default_factory=time.monotonic)
     leaving: bool = False
     deaf: bool = False

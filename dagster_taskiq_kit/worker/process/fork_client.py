@@ -10,38 +10,40 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+
+import dagster as dg
 
 from ...code_locations.code_location import CodeLocation
 from ...code_locations.code_matching import Served
 from ...host.process_tree import kill_tree
 from ...vocabulary.errors import CodeLoadFailed, ProtocolError
-from ...vocabulary.messages import Message, kind_of
+from ...vocabulary.messages import Message, StepMessage, kind_of
+from ..event_relay import EventRelay
 from ..place import Place
 from ..warm.loaded_source import LoadedSource
+from .execution import Execution, next_packet
 from .forked_server import ForkedServer
 from .leftovers import end_leftovers
 from .protocol import (
+    Barrier,
+    Committed,
     Deadline,
+    Event,
     Exited,
     Failed,
     Go,
     Imported,
-    Output,
     Packet,
-    PacketSequence,
-    Party,
     Ready,
     Signal,
     Spare,
     Start,
-    Started,
     Stop,
     Vouched,
-    check_sender,
 )
-from .wire import pack, unpack
+from .wire import pack
 
 logger = logging.getLogger(__name__)
 
@@ -59,73 +61,25 @@ _GUARDIAN_S = 1.0
 _MOST_UNANSWERED = 20
 
 
-class Execution:
-    """One delivery in a child.
-
-    Args:
-        key: What worker and fork server call it.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.pid: int | None = None
-        #: Its last packet was taken.
-        self.over = False
-        self._packets: asyncio.Queue[Packet] = asyncio.Queue()
-        self._order = PacketSequence()
-        self._told_last = False
-
-    def hear(self, packet: Packet) -> None:
-        """Take what the fork server said of it.
-
-        Raises:
-            ProtocolError: It may not be said now.
-        """
-        self._order.check(packet)
-        if isinstance(packet, Started):
-            self.pid = packet.pid
-            return
-        tells = isinstance(packet, Output)
-        if tells and self._told_last and not self._packets.empty():
-            return  # it is told already that there is more in the log
-        self._packets.put_nowait(packet)
-        self._told_last = tells
-
-    async def packets(self) -> AsyncIterator[Packet]:
-        """Yield what happens to it; the last one is ``Exited``."""
-        while not self.over:
-            packet = await self._packets.get()
-            self.over = isinstance(packet, Exited)
-            yield packet
-
-
-async def _next_packet(reader: asyncio.StreamReader) -> tuple[Packet, str] | None:
-    """Return the next packet and the key of its delivery; None when the other end is gone.
-
-    Raises:
-        ProtocolError: It is no packet that a fork server or its child may say.
-    """
-    try:
-        line = await reader.readline()
-    except ConnectionError:  # it died with orders of ours unread
-        return None
-    if not line:
-        return None
-    packet, key = unpack(json.loads(line), b"")
-    check_sender(packet, Party.SERVER, Party.CHILD)
-    return packet, key
-
-
 class ForkServerClient:
     """One fork server of this worker.
 
     Args:
         location: The code location it serves.
         forked: Its first process, when that was forked from this one.
+        relay: Stores the events of its steps, where it can.
     """
 
-    def __init__(self, location: CodeLocation, forked: ForkedServer | None = None) -> None:
+    def __init__(
+        self,
+        location: CodeLocation,
+        forked: ForkedServer | None = None,
+        relay: EventRelay | None = None,
+    ) -> None:
         self.location = location
+        self.relay = relay
+        #: Its children say the events of their steps to this worker.
+        self.relays = False
         self._forked = forked
         self.mode = "starting"
         #: Why its steps import its code for themselves; '' when they do not.
@@ -164,7 +118,7 @@ class ForkServerClient:
         reader, self._writer = await asyncio.open_unix_connection(
             sock=ours, limit=_LINE_LIMIT_BYTES
         )
-        heard = await _next_packet(reader)
+        heard = await next_packet(reader)
         packet = heard[0] if heard else Failed(self.location.name, "It ended without a word.")
         if not isinstance(packet, Ready):
             await process.wait()
@@ -177,6 +131,7 @@ class ForkServerClient:
                 "Code location %r is served %s, its steps import it for themselves: %s.",
                 self.location.name, self.mode, self.why,
             )  # fmt: skip
+        self._choose_who_stores(packet)
         self._unanswered = 0
         if self._spare is not None:
             self._send(Spare(self._spare))
@@ -185,6 +140,16 @@ class ForkServerClient:
         self.trouble = ""
         self._ready.set()
         return reader
+
+    def _choose_who_stores(self, ready: Ready) -> None:
+        other = ready.dagster != dg.__version__
+        why = f"its Dagster is {ready.dagster}" if other else ready.stores
+        self.relays = self.relay is not None and self.relay.has_store and not why
+        if why:
+            logger.info(
+                "Steps of code location %r store their events themselves, each in a database "
+                "session of its own: %s.", self.location.name, why,
+            )  # fmt: skip
 
     def _take_forked(self) -> tuple[_Process, socket.socket] | None:
         """Return the process that was forked and the wire to it; the first time only."""
@@ -231,13 +196,23 @@ class ForkServerClient:
         """
         execution = self._executions[key] = Execution(key)
         body = json.dumps(asdict(message)).encode()
-        if not self._send(Start(kind_of(message).value, asdict(place), body), key):
+        relays = self.relays and isinstance(message, StepMessage)
+        if not self._send(Start(kind_of(message).value, asdict(place), relays, body), key):
             self._lost(execution)
         return execution
 
-    def answer(self, key: str, *, go: bool) -> None:
-        """Answer a child that asked whether it may begin."""
-        self._send(Go() if go else Stop(), key)
+    def allow(self, key: str, first_answers: bytes = b"") -> None:
+        """Let a child begin that asked.
+
+        Args:
+            key: What it executes.
+            first_answers: What it would ask the database first.
+        """
+        self._send(Go(first_answers), key)
+
+    def forbid(self, key: str) -> None:
+        """Have a child leave that asked whether it may begin."""
+        self._send(Stop(), key)
 
     def signal(self, key: str, number: int) -> None:
         """Send a signal to a child; SIGKILL goes to all that it has started, too."""
@@ -270,7 +245,7 @@ class ForkServerClient:
         assert self._writer is not None
         ending = asyncio.create_task(_end_with(self._process, reader))
         try:
-            while heard := await _next_packet(reader):
+            while heard := await next_packet(reader):
                 self._take(*heard)
         except ProtocolError as error:
             logger.error("%s", error)
@@ -289,9 +264,25 @@ class ForkServerClient:
         elif isinstance(packet, Imported):
             self._import_s = packet.seconds
         elif (execution := self._executions.get(key)) is not None:
+            execution.check(packet)
+            if isinstance(packet, Event | Barrier):
+                self._relay_on(packet, key)
+                return
             execution.hear(packet)
             if isinstance(packet, Exited):
                 del self._executions[key]
+
+    def _relay_on(self, packet: Event | Barrier, key: str) -> None:
+        if self.relay is None:
+            raise ProtocolError("a child said an event though nobody stores it")
+        if isinstance(packet, Event):
+            self.relay.take(key, packet.columns, packet.body)
+        else:
+            number = packet.number
+            self.relay.when_stored(key, lambda why: self._committed(key, number, why))
+
+    def _committed(self, key: str, number: int, why: str) -> None:
+        self._send(Committed(number, why), key)
 
     async def _end_executions(self) -> None:
         """Party what the fork server, which is gone, had at work, and what it leaves behind."""

@@ -37,9 +37,9 @@ from .guardian import Guardian
 from .lifecycle import HELPERS_LINGER_S, LINGER_S, when_parent_dies
 from .makers import Maker
 from .protocol import (
-    Connect,
     Deadline,
     Done,
+    Event,
     Exited,
     Expired,
     Guarded,
@@ -62,13 +62,14 @@ _SPARE_IDLE_S = 300.0
 _TICK_S = 1.0
 #: Wait so long after a start before forking: the worker is about to say how many spares it wants.
 _HOLD_S = 0.01
-#: If the last start is less than this ago, another is expected: the next spare connects ahead.
-_NEXT_IS_NEAR_S = 1.0
 #: A worker that has so much unread hears no child until it has read it: the child waits, not we.
 _MOST_UNSENT_BYTES = 1_048_576
 #: What is read of a worker in one turn, in chunks.
 _MOST_CHUNKS = 16
 _KILL_AGAIN_S = 0.01
+#: How long an event that nobody waits for waits for others to go with; whatever waits for it goes
+#: after it at once.
+_EVENTS_GATHER_S = 0.005
 #: How often to look whether what a child left behind has ended.
 _HELPERS_LOOK_S = 0.02
 #: What the selector knows the wire to the worker and the wake-up of signals by; a child by its pid.
@@ -96,6 +97,8 @@ class ForkServer:
         self._deadline_s: float | None = None
         self._selector = selectors.DefaultSelector()
         self._guardian = Guardian(worker)
+        #: Monotonic time until which events wait for others to go with; None when none does.
+        self._events_go_s: float | None = None
 
     def serve(self) -> None:
         """Serve until the worker is gone; returns when no child is left."""
@@ -119,7 +122,7 @@ class ForkServer:
                 timeout_s = min(self._keep_spares(), self._patience_s())
                 if self._leaving:
                     timeout_s = min(timeout_s, _HELPERS_LOOK_S)
-                self._connect_the_next()
+                timeout_s = min(timeout_s, self._send_events())
                 self._choose_interests()
                 ready = {event.data: mask for event, mask in self._selector.select(timeout_s)}
                 if ready.pop(_SIGNALS, 0):
@@ -138,17 +141,29 @@ class ForkServer:
         finally:
             self._kill_all()
 
+    def _send_events(self) -> float:
+        """Send events that have waited long enough; return in how many seconds others have."""
+        if self._events_go_s is None:
+            return _TICK_S
+        left_s = self._events_go_s - time.monotonic()
+        if left_s > 0 and self._worker.unsent_bytes < _MOST_UNSENT_BYTES:
+            return left_s
+        self._events_go_s = None
+        self._worker.flush()
+        return _TICK_S
+
     def _choose_interests(self) -> None:
         """Select for reading where we read, and for writing where something is unsent."""
         full = self._worker.unsent_bytes >= _MOST_UNSENT_BYTES
-        self._select_for(self._worker, _WORKER, reads=True)
+        unsent = self._worker.unsent_bytes > 0 and self._events_go_s is None
+        self._select_for(self._worker, _WORKER, reads=True, writes=unsent)
         for child in self._children.values():
-            self._select_for(child.wire, child.pid, reads=not full and not child.deaf)
+            wire = child.wire
+            reads, writes = not full and not child.deaf, wire.unsent_bytes > 0
+            self._select_for(wire, child.pid, reads=reads, writes=writes)
 
-    def _select_for(self, wire: PatientWire, data: int, *, reads: bool) -> None:
-        events = (selectors.EVENT_READ if reads else 0) | (
-            selectors.EVENT_WRITE if wire.unsent_bytes else 0
-        )
+    def _select_for(self, wire: PatientWire, data: int, *, reads: bool, writes: bool) -> None:
+        events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if writes else 0)
         known = self._selector.get_map().get(wire.fileno())
         if known is None:
             if events:
@@ -207,7 +222,7 @@ class ForkServer:
                 child.gone_by_s = time.monotonic() + LINGER_S
 
     def _start(self, packet: Start, key: str) -> None:
-        child = self._take_spare()
+        child = self._next_spare() or self._make()
         child.key = key
         self._by_key[key] = child
         self._last_start_s = time.monotonic()
@@ -228,20 +243,9 @@ class ForkServer:
             kill_tree(child.pid)
             self._worker.send(Expired(), key)
 
-    def _take_spare(self) -> Child:
-        return self._next_spare() or self._make()
-
     def _next_spare(self) -> Child | None:
         waiting = self._waiting()
         return min(waiting, key=lambda child: child.since_s) if waiting else None
-
-    def _connect_the_next(self) -> None:
-        """Have the child that is next connect while others work; one, so that few sit idle."""
-        child = self._next_spare()
-        near = time.monotonic() - self._last_start_s < _NEXT_IS_NEAR_S
-        if child is not None and near and self._by_key and not child.connects:
-            child.connects = True
-            child.wire.send(Connect())
 
     def _waiting(self) -> Sequence[Child]:
         return [c for c in self._children.values() if c.key is None and not c.leaving]
@@ -288,6 +292,12 @@ class ForkServer:
         try:
             for packet, _ in child.wire.arrived():
                 check_sender(packet, Party.CHILD)
+                if isinstance(packet, Event):
+                    self._worker.send(packet, child.key or "", keep=True)
+                    if self._events_go_s is None:
+                        self._events_go_s = time.monotonic() + _EVENTS_GATHER_S
+                    continue
+                self._events_go_s = None
                 self._worker.send(packet, child.key or "")
                 if isinstance(packet, Done):
                     child.gone_by_s = time.monotonic() + LINGER_S

@@ -14,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ...host.deferred_signals import undo_after_fork
 from ...host.library_internals import forget_exit_handlers, run_exit_handlers
 from ...host.process_tree import adopt_orphans
 
@@ -41,7 +42,7 @@ def become_child() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # What the fork server registered is its own to finalize; what the step registers is ours.
     forget_exit_handlers()
-    os.register_at_fork(after_in_child=_end_at_signals)
+    _give_forks_the_signals_of_a_fresh_process()
     gc.enable()
 
 
@@ -54,16 +55,34 @@ def be_guarded() -> None:
     when_parent_dies(signal.SIGSTOP)
 
 
-def _end_at_signals() -> None:
-    """Give what a step forks the handlers of signals that a fresh process has.
+def _give_forks_the_signals_of_a_fresh_process() -> None:
+    """Have what a step forks end when it is told to, as a fork of a fresh process does.
 
-    Dagster's own, which only notes that it was told to end, would leave a worker of a pool waiting.
+    Dagster's own handlers, which only note that they were called, would leave a worker of a pool
+    waiting. A signal that comes before they are gone waits: CPython forgets those that a handler
+    of its own took in the first moments of a fork.
     """
-    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    for number, default in defaults.items():
-        module = getattr(signal.getsignal(number), "__module__", None) or ""
-        if module.startswith("dagster."):
-            signal.signal(number, default)
+    ending = {signal.SIGTERM, signal.SIGINT}
+    before = threading.local()
+
+    def wait() -> None:
+        # Noted first: a handler of the code's may raise as soon as signals are looked at.
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def be_fresh() -> None:
+        undo_after_fork()
+        defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+        for number, default in defaults.items():
+            module = getattr(signal.getsignal(number), "__module__", None) or ""
+            if module.startswith("dagster."):
+                signal.signal(number, default)
+        go_on()
+
+    os.register_at_fork(before=wait, after_in_parent=go_on, after_in_child=be_fresh)
 
 
 def when_parent_dies(number: int) -> None:

@@ -17,6 +17,7 @@ from ...code_locations.code_location import CodeLocation
 from ...code_locations.source_files import SourceFiles
 from ...dagster_internals import code_locations, log_events
 from ...dagster_internals.code_locations import LoadedCode
+from ...dagster_internals.event_rows import why_not_relayed
 from ...dagster_internals.postgres import pool as instance_pool
 from ...dagster_internals.postgres.event_insert import store_plain_events_by_one_statement
 from ...dagster_internals.postgres.outages import open_instance_through_outages
@@ -110,8 +111,11 @@ class LayeredMaker(Maker):
             serve_one(code, prepared, self._instance, control)
 
 
-def open_base() -> dg.DagsterInstance:
-    """Make all that a child needs beside the user's code; returns the instance, disconnected.
+def open_base() -> tuple[dg.DagsterInstance, str]:
+    """Make all that a child needs beside the user's code.
+
+    Returns:
+        The instance, disconnected, and why its children store their events themselves, or ''.
 
     To be called before code is loaded: the rehearsal sets Dagster's global DefinitionsLoadContext.
     """
@@ -119,12 +123,13 @@ def open_base() -> dg.DagsterInstance:
     rehearse()
     code_locations.keep_reconstructed_code()
     instance = open_instance_through_outages()
+    why_not = why_not_relayed(instance)
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
     store_plain_events_by_one_statement(instance)
     repeat_what_broke(instance)
     instance_pool.close_connections(instance)
-    return instance
+    return instance, why_not
 
 
 def import_code(

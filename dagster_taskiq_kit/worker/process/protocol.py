@@ -49,22 +49,43 @@ class Start:
     Args:
         kind: What it asks for.
         place: Where it waited and who took it, as data of ``Place``.
+        relays: The worker stores the events of its step.
         body: The message, as JSON.
     """
 
     kind: str
     place: Mapping[str, Any]
+    relays: bool
     body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Go:
-    """You may begin: the record is running, and yours."""
+    """You may begin: the record is running, and yours.
+
+    Args:
+        body: What a step asks the database first, read by the worker; b"" for: ask it yourself.
+    """
+
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
 class Stop:
     """You may not begin, and shall leave."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """All events that you said before a barrier are in the log.
+
+    Args:
+        number: The barrier's.
+        failure: Why they are not; '' when they are.
+    """
+
+    number: int
+    failure: str = ""
 
 
 # ---- a fork server to a child
@@ -73,11 +94,6 @@ class Stop:
 @dataclass(frozen=True)
 class Guarded:
     """Your guardian knows of you: from here on you may execute code that starts something."""
-
-
-@dataclass(frozen=True)
-class Connect:
-    """A message is likely to come soon: connect to the database."""
 
 
 # ---- a fork server to its guardian
@@ -119,6 +135,30 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Store an event of my step, after those that I said before.
+
+    Args:
+        columns: What the log can be searched by.
+        body: The event itself, as Dagster's JSON.
+    """
+
+    columns: Mapping[str, Any]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Tell me when all events that I said are in the log.
+
+    Args:
+        number: From 1.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Output:
     """The step has written an output that others may wait for."""
 
@@ -156,7 +196,9 @@ class Ready:
         pointers: How messages can name the code.
         tasks: Names of the users' own taskiq tasks in it.
         source: From which files the code was imported, as data.
+        dagster: Version of its Dagster.
         why: Why it is not warm.
+        stores: Why its children store the events of their steps themselves; '' when they need not.
     """
 
     pid: int
@@ -164,7 +206,9 @@ class Ready:
     pointers: Sequence[str]
     tasks: Sequence[str]
     source: Mapping[str, Any]
+    dagster: str
     why: Sequence[str] = ()
+    stores: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,9 +259,9 @@ class Exited:
 
 
 Packet = (
-    Spare | Deadline | Signal | Start | Go | Stop | Guarded | Connect | Guard | Imported | Begin
-    | Runs | Output | Prints | Done | Ready | Failed | Vouched | Started | Expired | Lingered
-    | Exited
+    Spare | Deadline | Signal | Start | Go | Stop | Committed | Guarded | Guard | Imported | Begin
+    | Runs | Event | Barrier | Output | Prints | Done | Ready | Failed | Vouched | Started | Expired
+    | Lingered | Exited
 )  # fmt: skip
 
 
@@ -245,7 +289,8 @@ class Row:
     follows: Sequence[type] = ()
 
 
-_BEFORE_THE_END = (Started, Begin, Runs, Output, Prints)
+_OF_A_BODY = (Begin, Event, Barrier, Output, Prints)
+_BEFORE_THE_END = (Started, Runs, *_OF_A_BODY)
 
 #: The protocol.
 TABLE: Mapping[type, Row] = {
@@ -255,7 +300,6 @@ TABLE: Mapping[type, Row] = {
     Deadline: Row(Party.WORKER, [Party.SERVER]),
     Vouched: Row(Party.SERVER, [Party.WORKER]),
     Guarded: Row(Party.SERVER, [Party.CHILD]),
-    Connect: Row(Party.SERVER, [Party.CHILD]),
     Guard: Row(Party.SERVER, [Party.GUARDIAN]),
     Imported: Row(Party.CHILD, [Party.WORKER]),
     Start: Row(Party.WORKER, [Party.SERVER, Party.CHILD]),
@@ -264,8 +308,11 @@ TABLE: Mapping[type, Row] = {
     Go: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Begin]),
     Stop: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Begin]),
     Runs: Row(Party.CHILD, [Party.WORKER], [Begin]),
-    Prints: Row(Party.CHILD, [Party.WORKER], [Begin, Output, Prints]),
-    Output: Row(Party.CHILD, [Party.WORKER], [Begin, Output, Prints]),
+    Event: Row(Party.CHILD, [Party.WORKER], _OF_A_BODY),
+    Barrier: Row(Party.CHILD, [Party.WORKER], _OF_A_BODY),
+    Committed: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Barrier]),
+    Prints: Row(Party.CHILD, [Party.WORKER], _OF_A_BODY),
+    Output: Row(Party.CHILD, [Party.WORKER], _OF_A_BODY),
     Signal: Row(Party.WORKER, [Party.SERVER]),
     # A child that cannot even read its message ends without a question.
     Done: Row(Party.CHILD, [Party.WORKER], _BEFORE_THE_END),

@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
+import dagster as dg
+
 from ...vocabulary.errors import CodeLoadFailed, InterpreterUnfit
 from ..warm.generators import chosen_seeds_noted
 from ..warm.import_effects import ImportWatch
@@ -85,7 +87,7 @@ def be_server(worker: socket.socket, location: str, layers: Layers | None = None
 def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
     """Load the code; None when that failed, which was said."""
     try:
-        instance = open_base()
+        instance, stores = open_base()
         before = set(sys.modules)
         with ImportWatch(json.loads(location)["name"]) as watch, chosen_seeds_noted():
             code, prepared = import_code(location, instance, prepare=True)
@@ -102,12 +104,16 @@ def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
         modules = [] if verdict.nothing_ahead else shareable_modules(verdict.unsafe)
         _begin_anew(worker, location, Layers(verdict.why, modules, pointers, tasks, source))
     _keep_pages_shared()
-    worker.sendall(pack(Ready(os.getpid(), "warm", pointers=pointers, tasks=tasks, source=source)))
+    ready = Ready(
+        os.getpid(), "warm", pointers=pointers, tasks=tasks, source=source, dagster=dg.__version__,
+        stores=stores,
+    )  # fmt: skip
+    worker.sendall(pack(ready))
     return WarmMaker(code, prepared, instance)
 
 
 def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Maker:
-    instance = open_base()
+    instance, stores = open_base()
     with ImportWatch("ahead") as watch:
         for name in layers.modules:
             # One that wants what is left out here is imported with the user's code.
@@ -122,6 +128,7 @@ def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Make
             Ready(
                 os.getpid(), "layered" if layers.modules else "cold",
                 why=layers.why, pointers=layers.pointers, tasks=layers.tasks, source=layers.source,
+                dagster=dg.__version__, stores=stores,
             )
         )
     )  # fmt: skip

@@ -11,13 +11,19 @@ never waits for the other side.
 
 import json
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+from ...host.deferred_signals import DeferredSignals
+from ...host.polling import readable
 from .protocol import Packet, name_of, packet_of, values_of
 
 _CHUNK_BYTES = 262_144
+#: Packets that are given to the kernel in one call.
+_MOST_AT_ONCE = 64
 
 
 def pack(packet: Packet, key: str = "") -> bytes:
@@ -51,6 +57,8 @@ def unpack(header: dict[str, Any], body: bytes) -> tuple[Packet, str]:
 class Wire:
     """One end of a wire for a child, which has nothing else to do while it waits.
 
+    Its threads may send at once.
+
     Args:
         end: The socket; the wire owns it.
     """
@@ -58,12 +66,21 @@ class Wire:
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(True)
         self._socket = end
-        self._arriving = end.makefile("rb")
+        self._arrived = bytearray()
+        # Re-entered by what the garbage collector finalizes, between packets.
+        self._sending = threading.RLock()
 
     def send(self, packet: Packet) -> bool:
-        """Send one packet; False when the other side is gone."""
+        """Send one packet, whole, whatever signal comes; False when the other side is gone."""
+        with DeferredSignals():
+            return self.send_undisturbed(packet)
+
+    def send_undisturbed(self, packet: Packet) -> bool:
+        """Send one packet, for a caller that has deferred signals; False as for :meth:`send`."""
+        packed = pack(packet)
         try:
-            self._socket.sendall(pack(packet))
+            with self._sending:
+                self._socket.sendall(packed)
         except OSError:
             return False
         return True
@@ -74,14 +91,43 @@ class Wire:
         Raises:
             ProtocolError: It is no packet that there is.
         """
-        try:
-            line = self._arriving.readline()
-            if not line.endswith(b"\n"):
+        while (packet := self._next_arrived()) is None:
+            if not self._read():
                 return None
-            header = json.loads(line)
-            body = self._arriving.read(header.get("size", 0))
+        return packet
+
+    def receive_within(self, timeout_s: float) -> Packet | None:
+        """Wait a while for one packet; None when none has come.
+
+        Raises:
+            EOFError: The other side is gone.
+            ProtocolError: It is no packet that there is.
+        """
+        packet = self._next_arrived()
+        if packet is None and readable([self._socket], timeout_s):
+            if not self._read():
+                raise EOFError
+            packet = self._next_arrived()
+        return packet
+
+    def _read(self) -> bool:
+        try:
+            chunk = self._socket.recv(_CHUNK_BYTES)
         except OSError:
+            chunk = b""
+        self._arrived += chunk
+        return bool(chunk)
+
+    def _next_arrived(self) -> Packet | None:
+        end = self._arrived.find(b"\n")
+        if end < 0:
             return None
+        header = dict(json.loads(self._arrived[:end]))
+        whole = end + 1 + header.get("size", 0)
+        if len(self._arrived) < whole:
+            return None
+        body = bytes(self._arrived[end + 1 : whole])
+        del self._arrived[:whole]
         return unpack(header, body)[0]
 
 
@@ -104,23 +150,25 @@ class PatientWire:
         """Return the descriptor, to select on."""
         return self._socket.fileno()
 
-    def send(self, packet: Packet, key: str = "") -> None:
+    def send(self, packet: Packet, key: str = "", *, keep: bool = False) -> None:
         """Send one packet, or keep it for :meth:`flush`; that the other side is gone is read.
 
         Args:
             packet: What is said.
             key: The delivery that it is about; '' for none.
+            keep: Whether it goes with the next packet, or with :meth:`flush`.
         """
         packed = pack(packet, key)
         self._outbox.append(memoryview(packed))
         self.unsent_bytes += len(packed)
-        self.flush()
+        if not keep:
+            self.flush()
 
     def flush(self) -> None:
         """Send what is kept, as far as the socket takes it."""
         while self._outbox:
             try:
-                sent = self._socket.send(self._outbox[0])
+                sent = self._socket.sendmsg(list(islice(self._outbox, _MOST_AT_ONCE)))
             except BlockingIOError:
                 return
             except OSError:  # the other side is gone: nobody is left to be told
@@ -128,10 +176,13 @@ class PatientWire:
                 self.unsent_bytes = 0
                 return
             self.unsent_bytes -= sent
-            if sent == len(self._outbox[0]):
+            while sent:
+                first = self._outbox[0]
+                if sent < len(first):
+                    self._outbox[0] = first[sent:]
+                    break
+                sent -= len(first)
                 self._outbox.popleft()
-            else:
-                self._outbox[0] = self._outbox[0][sent:]
 
     def arrived(self) -> Iterator[tuple[Packet, str]]:
         """Read once what the socket holds; yield whole packets, each with its delivery's key or ''.

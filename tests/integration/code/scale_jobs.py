@@ -59,5 +59,5 @@ def diamond(width: int, waiting: int = 0) -> dg.JobDefinition:
 
 
 defs = dg.Definitions(
-    jobs=[diamond(40), diamond(90, waiting=10), diamond(500)], executor=taskiq_executor
+    jobs=[diamond(40), diamond(90, waiting=10), diamond(250)], executor=taskiq_executor
 )

@@ -118,6 +118,17 @@ def plain_fork() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
+def forks_that_are_told_to_end_in_their_first_moment() -> None:
+    """As a pool does that is closed before all of its workers have begun."""
+    for _ in range(100):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(20)
+            os._exit(9)
+        os.kill(pid, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
+
 def threads() -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert list(pool.map(math.factorial, range(8))) == WANTED
@@ -176,6 +187,7 @@ STARTS = {
     "event_loop": event_loop,
     "subprocesses": subprocesses,
     "fork": plain_fork,
+    "forks_told_to_end": forks_that_are_told_to_end_in_their_first_moment,
     "threads": threads,
     "signals": signals,
     "fault_handler": fault_handler,
