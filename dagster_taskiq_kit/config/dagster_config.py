@@ -12,7 +12,8 @@ from typing import Any
 import dagster as dg
 
 from ..dagster_internals import names as internals
-from .settings import ENV_PREFIX, LIMITS, QueueObjective, TaskiqSettings
+from ..vocabulary.tags import ISOLATION_TAG
+from .settings import ENV_PREFIX, FUSE_LIMIT, LIMITS, QueueObjective, TaskiqSettings
 
 
 class _FloatSource(dg.ScalarUnion):
@@ -111,6 +112,12 @@ def limit_fields() -> dict[str, dg.Field]:
             is_required=False,
             description="Retries of a step beyond its own retry policy when its worker was lost "
             "(killed, out of memory, reclaimed); default 0.",
+        ),
+        "fuse_limit": dg.Field(
+            dg.IntSource,
+            is_required=False,
+            description="Steps that one process may execute, one after the other, where the tag "
+            f"{ISOLATION_TAG} is 'run'; default {FUSE_LIMIT}.",
         ),
     }
 

@@ -32,11 +32,13 @@ class Route:
         queue: The queue.
         priority: As asked for; the band is this, clamped to 0..10.
         timeout_s: How long a step may run, or None.
+        shares_process: Whether a step may execute in a process that has executed others of its run.
     """
 
     queue: str
     priority: int
     timeout_s: float | None = None
+    shares_process: bool = False
 
     def __str__(self) -> str:
         band = band_of_priority(self.priority)
@@ -79,6 +81,7 @@ class StepRoutes:
         self, settings: TaskiqSettings, run_tags: Mapping[str, str], location: str | None = None
     ) -> None:
         self._default_priority = settings.default_priority
+        self._run_tags = run_tags
         self._run_priority = tags.read_integer(run_tags, tags.RUN_PRIORITY_TAG, "the run") or 0
         inherited = tags.read_tag(run_tags, tags.QUEUE_TAG) if settings.inherit_run_queue else None
         named = tags.name_in(run_tags, tags.QUEUE_TAG)
@@ -101,6 +104,7 @@ class StepRoutes:
             _queue_name(queue, named, whose) if queue else self._default_queue,
             priority + self._run_priority,
             tags.step_timeout_s(step_tags, whose),
+            tags.shares_process(step_tags, self._run_tags, whose),
         )
 
 

@@ -73,8 +73,11 @@ def _check_url(url: str | None) -> str | None:
 #: What an executor's config says beside settings, and a launcher's for executors.
 LIMITS = (
     "retries", "max_concurrent", "tag_concurrency_limits", "step_dependency_config",
-    "worker_lost_retries",
+    "worker_lost_retries", "fuse_limit",
 )  # fmt: skip
+
+#: Steps that one process executes, one after the other, where steps of a run may share one.
+FUSE_LIMIT = 50
 
 #: Neither nan nor infinity is one.
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]

@@ -99,7 +99,11 @@ try:
     from dagster._serdes import ConfigurableClass, deserialize_value, serialize_value
     from dagster._serdes.config_class import ConfigurableClassData
     from dagster._utils.error import serializable_error_info_from_exc_info
-    from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
+    from dagster._utils.interrupts import (
+        capture_interrupts,
+        check_captured_interrupt,
+        pop_captured_interrupt,
+    )
     from dagster_shared.cli import WorkspaceOpts
     from dagster_shared.error import SerializableErrorInfo
     from dagster_shared.libraries import DagsterLibraryRegistry
@@ -199,6 +203,7 @@ __all__ = [
     "get_tag_concurrency_limits_config",
     "is_reserved_asset_job_name",
     "pool_key_for_step",
+    "pop_captured_interrupt",
     "serdes",
     "serializable_error_info_from_exc_info",
     "serialize_value",

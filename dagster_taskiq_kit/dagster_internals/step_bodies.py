@@ -22,6 +22,8 @@ from .names import (
 )
 from .planning import FindPlan, _planned_once
 
+_step_worker_started = dg.DagsterEvent.step_worker_started
+
 #: Where ``taskiq_executor`` and its old name are made; a ``.configured()`` copy is made there too.
 _RESUMING_EXECUTORS = (
     "dagster_taskiq_kit.orchestration.executor",
@@ -58,12 +60,11 @@ def executor_name(job: ReconstructableJob) -> str:
 
 def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:
     """Make the event "Step worker started" tell which worker took the step, in this child only."""
-    original = dg.DagsterEvent.step_worker_started
 
     def step_worker_started(  # Dagster's own parameters
         log_manager: Any, job_name: str, message: str, metadata: Any, step_key: str | None
     ) -> dg.DagsterEvent:
-        return original(
+        return _step_worker_started(
             log_manager, job_name, f"{message} {sentence}", {**metadata, **where}, step_key
         )
 

@@ -17,7 +17,7 @@ from ..config.dagster_config import (
     limit_fields,
     settings_fields,
 )
-from ..config.settings import TaskiqSettings, laid_over
+from ..config.settings import FUSE_LIMIT, TaskiqSettings, laid_over
 from ..dagster_internals import names as internals
 from ..launching.inline_runs import all_inline
 from ..launching.launcher import TaskiqRunLauncher
@@ -117,6 +117,7 @@ def make_executor(translated: Translated, instance: dg.DagsterInstance) -> Taski
                 limits.get("step_dependency_config")
             ),
             worker_lost_retries=limits.get("worker_lost_retries", 0),
+            fuse_limit=limits.get("fuse_limit", FUSE_LIMIT),
         ),
         translated.notes,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.settings import FUSE_LIMIT
 from ..dagster_internals import names as internals
 
 
@@ -16,6 +17,7 @@ class Limits:
         tag_concurrency_limits: Dagster's limits by step tag.
         step_dependency_config: When a step may begin.
         worker_lost_retries: Retries of a step beyond its own policy, when its worker was lost.
+        fuse_limit: Steps that one process may execute where they may share one.
     """
 
     retries: internals.RetryMode
@@ -23,3 +25,4 @@ class Limits:
     tag_concurrency_limits: list[dict[str, Any]]
     step_dependency_config: internals.StepDependencyConfig
     worker_lost_retries: int = 0
+    fuse_limit: int = FUSE_LIMIT

@@ -70,7 +70,7 @@ class Orchestrator:
             context,
             settings,
             self._broker,
-            limits.retries,
+            limits,
             # An output can let a step begin before the step that made it has ended.
             tell_outputs=not limits.step_dependency_config.require_upstream_step_success,
         )

@@ -18,6 +18,7 @@ from ..vocabulary import messages
 from ..vocabulary.messages import StepMessage
 from ..vocabulary.states import Kind
 from .flights import InFlight
+from .limits import Limits
 
 #: Mapping keys by step and dynamic output, as Dagster has them.
 Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
@@ -30,7 +31,7 @@ class StepSubmission:
         context: Dagster's orchestration context of the run.
         settings: The deployment.
         broker: The broker.
-        retries: The run's retry mode.
+        limits: What the run's executor config says.
         tell_outputs: Whether the bell is to ring at each output, not only at the end of a step.
 
     Raises:
@@ -42,7 +43,7 @@ class StepSubmission:
         context: internals.PlanOrchestrationContext,
         settings: TaskiqSettings,
         broker: SyncConnection,
-        retries: internals.RetryMode,
+        limits: Limits,
         *,
         tell_outputs: bool,
     ) -> None:
@@ -50,7 +51,8 @@ class StepSubmission:
         self._settings = settings
         self._broker = broker
         self._tell_outputs = tell_outputs
-        self._retry_mode = retries.for_inner_plan().value
+        self._fuse_limit = limits.fuse_limit
+        self._retry_mode = limits.retries.for_inner_plan().value
         self._run_id = context.dagster_run.run_id
         self._code = code_locations.code_name(context.dagster_run, context.reconstructable_job)
         self._routes = StepRoutes(settings, context.dagster_run.tags, self._code.location)
@@ -100,6 +102,7 @@ class StepSubmission:
             known_state=internals.serialize_value(self._needed_of(flight.step, known_state)),
             timeout_s=route.timeout_s,
             tell_outputs=self._tell_outputs,
+            fuse_limit=self._fuse_limit if route.shares_process else 0,
         )
         self._broker.run(
             records.submit(

@@ -86,6 +86,8 @@ class StepMessage:
         known_state: Dagster's serialized ``KnownExecutionState``, reduced to what the step needs.
         timeout_s: How long it may run, or None.
         tell_outputs: Whether the run's bell rings at each of its outputs, not only at its end.
+        fuse_limit: How many steps of the run and the queue one process may execute, this one among
+            them; 0 for a process of its own.
     """
 
     run_id: str
@@ -96,6 +98,7 @@ class StepMessage:
     known_state: str
     timeout_s: float | None = None
     tell_outputs: bool = False
+    fuse_limit: int = 0
 
     @property
     def task_id(self) -> str:
@@ -125,6 +128,8 @@ Message = RunMessage | StepMessage | TaskMessage
 #: Labels of a taskiq task by which the kit knows the run it belongs to and the code it is in.
 RUN_ID_LABEL = "dagster-taskiq/run_id"
 LOCATION_LABEL = "dagster-taskiq/location"
+#: Label of a step that may share its process.
+FUSE_LIMIT_LABEL = "fuse_limit"
 
 
 def run_task_id(run_id: str, resume_no: int) -> str:
@@ -146,12 +151,16 @@ def kind_of(message: Message) -> Kind:
 
 def encode(message: RunMessage | StepMessage) -> bytes:
     """Return the bytes of a taskiq message that carries ``message`` as its only argument."""
+    data, labels = asdict(message), {}
+    # What a worker of an earlier release may leave undone is a label: it refuses fields.
+    if fuse_limit := data.pop("fuse_limit", 0):
+        labels[FUSE_LIMIT_LABEL] = str(fuse_limit)
     body = {
         "task_id": message.task_id,
         "task_name": TASK_NAMES[kind_of(message)],
-        "labels": {"schema": str(SCHEMA_VERSION)},
+        "labels": {"schema": str(SCHEMA_VERSION), **labels},
         "labels_types": None,
-        "args": [asdict(message)],
+        "args": [data],
         "kwargs": {},
     }
     return json.dumps(body, separators=(",", ":")).encode()
@@ -180,8 +189,8 @@ def from_data(kind: Kind, data: Mapping[str, Any]) -> Message:
 
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    "attempt": (int,), "code": (CodeName,), "resume_no": (int,), "settle_s": (int, float),
-    "tell_outputs": (bool,), "timeout_s": (int, float, type(None)),
+    "attempt": (int,), "code": (CodeName,), "fuse_limit": (int,), "resume_no": (int,),
+    "settle_s": (int, float), "tell_outputs": (bool,), "timeout_s": (int, float, type(None)),
     "location": (str, type(None)), "repository": (str, type(None)), "pointer": (str, type(None)),
 }  # fmt: skip
 
@@ -224,6 +233,8 @@ def decode(task_id: str, kind: Kind, payload: bytes) -> Message:
         raise MessageError(f"Message {task_id} asks for unknown task {task_name!r}.", task_id)
     try:
         (data,) = body["args"]
+        if kind is Kind.STEP and FUSE_LIMIT_LABEL in body["labels"]:
+            data = {**data, "fuse_limit": int(body["labels"][FUSE_LIMIT_LABEL])}
         return from_data(kind, data)
     except UNREADABLE as error:
         raise MessageError(f"Message {task_id} is not a {kind.value}: {error}.", task_id) from error

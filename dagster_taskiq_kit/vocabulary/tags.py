@@ -13,6 +13,8 @@ QUEUE_TAG = "dagster-taskiq/queue"
 PRIORITY_TAG = "dagster-taskiq/priority"
 RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
 TIMEOUT_TAG = "dagster-taskiq/timeout"
+#: On a run or an op: whether its steps share processes; ``step`` (default) or ``run``.
+ISOLATION_TAG = "dagster-taskiq/isolation"
 TASK_ID_TAG = "dagster-taskiq/task_id"
 #: Fingerprint of the source files of the code that a run was launched with.
 CODE_TAG = "dagster-taskiq/code"
@@ -83,6 +85,23 @@ def step_priority(step_tags: Mapping[str, str], whose: str, default: int) -> int
     if ours is not None:
         return ours
     return default + (dagsters or 0)
+
+
+def shares_process(step_tags: Mapping[str, str], run_tags: Mapping[str, str], whose: str) -> bool:
+    """Return whether a step may execute in a process that has executed others of its run.
+
+    Raises:
+        ConfigurationError: The tag of the step, or else of the run, is neither of its two values.
+    """
+    value, of = step_tags.get(ISOLATION_TAG), whose
+    if value is None:
+        value, of = run_tags.get(ISOLATION_TAG, "step"), "the run"
+    if value not in ("step", "run"):
+        raise ConfigurationError(
+            f"Tag {ISOLATION_TAG!r} of {of} is {value!r}: it must be 'step' (a process of its own "
+            "for each step) or 'run' (steps of the run may share one).", ISOLATION_TAG,
+        )  # fmt: skip
+    return value == "run"
 
 
 def step_timeout_s(step_tags: Mapping[str, str], whose: str) -> float | None:

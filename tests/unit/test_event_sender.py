@@ -75,6 +75,7 @@ def alarms():
 
 def test_no_alarm_tears_a_packet(ends, alarms):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
     rung = 0
     for number in range(3_000):
         try:
@@ -109,6 +110,7 @@ def test_signals_are_raised_when_the_block_has_ended():
 @pytest.mark.parametrize(("count", "size"), [(1_500, 100), (20, 1_000_000)], ids=["many", "large"])
 def test_a_child_with_too_much_unstored_waits(ends, count, size):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
     worker.answers.clear()
     done = threading.Event()
 
@@ -128,6 +130,7 @@ def test_a_child_with_too_much_unstored_waits(ends, count, size):
 
 def test_one_event_that_is_larger_than_the_bound_goes_through(ends):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
     sender.send({}, b"1".rjust(2 * event_sender._MOST_BYTES))
     sender.settle()
     assert worker.events == [1]
@@ -135,6 +138,7 @@ def test_one_event_that_is_larger_than_the_bound_goes_through(ends):
 
 def test_nothing_is_asked_when_nothing_is_unstored(ends):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
     sender.settle()
     sender.send({}, b"1")
     sender.settle()
@@ -145,6 +149,7 @@ def test_nothing_is_asked_when_nothing_is_unstored(ends):
 def test_an_event_that_was_refused_fails_whoever_waits_for_it(ends):
     Worker(ends[1], failure="disk on fire")
     sender = EventSender(Wire(ends[0]))
+    sender.open()
     sender.send({}, b"1")
     with pytest.raises(EventsNotStored, match="database: disk on fire. What follows"):
         sender.settle()
@@ -152,6 +157,7 @@ def test_an_event_that_was_refused_fails_whoever_waits_for_it(ends):
 
 def test_threads_that_log_at_once_tear_nothing(ends):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
 
     def say(first):
         for number in range(first, first + 500):
@@ -171,6 +177,7 @@ def test_threads_that_log_at_once_tear_nothing(ends):
 def test_nothing_is_said_after_the_end_whatever_a_thread_has_to_say(ends):
     worker, wire = Worker(ends[1]), Wire(ends[0])
     sender = EventSender(wire)
+    sender.open()
     told = []
 
     def say():
@@ -191,6 +198,7 @@ def test_nothing_is_said_after_the_end_whatever_a_thread_has_to_say(ends):
 def test_a_child_that_is_told_to_end_does_not_wait_for_ever(ends, monkeypatch):
     monkeypatch.setattr(event_sender, "_INTERRUPTED_S", 0.2)
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
     worker.answers.clear()
     sender.send({}, b"1")
     with internals.capture_interrupts():
@@ -202,6 +210,7 @@ def test_a_child_that_is_told_to_end_does_not_wait_for_ever(ends, monkeypatch):
 
 def test_a_fork_of_a_child_says_nothing_on_its_wire(ends):
     sender = EventSender(Wire(ends[0]))
+    sender.open()
     assert sender.is_open
     pid = os.fork()
     if pid == 0:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dagster_taskiq_kit.vocabulary.errors import ProtocolError
 from dagster_taskiq_kit.worker.process import protocol
+from dagster_taskiq_kit.worker.process.execution import PacketSequence
 from dagster_taskiq_kit.worker.process.protocol import (
     BY_NAME,
     TABLE,
@@ -18,9 +19,9 @@ from dagster_taskiq_kit.worker.process.protocol import (
     Expired,
     Go,
     Output,
-    PacketSequence,
     Party,
     Prints,
+    Rested,
     Runs,
     Start,
     Started,
@@ -99,6 +100,7 @@ def test_a_packet_is_taken_from_its_sender_alone(packet):
 
 
 LEGAL = [
+    [Started, Begin, Done, Rested],
     [Started, Begin, Done, Exited],
     [Started, Begin, Prints, Output, Output, Done, Exited],
     [Started, Begin, Runs, Done, Exited],
@@ -109,6 +111,9 @@ LEGAL = [
     [Exited],
 ]
 ILLEGAL = [
+    [Started, Rested],
+    [Started, Begin, Rested],
+    [Started, Begin, Done, Rested, Exited],
     [Begin],
     [Started, Output],
     [Started, Runs],
@@ -140,14 +145,16 @@ def test_what_a_delivery_may_not_say(kinds):
         told(kinds)
 
 
-@given(st.lists(st.sampled_from([Started, Begin, Runs, Prints, Output, Done, Expired, Exited])))
+@given(
+    st.lists(st.sampled_from([Started, Begin, Runs, Prints, Output, Done, Expired, Exited, Rested]))
+)
 def test_nothing_comes_after_the_last_packet_or_before_permission(kinds):
     try:
         told(kinds)
     except ProtocolError:
         return
     main = [kind for kind in kinds if kind is not Expired]
-    assert Exited not in main[:-1]
+    assert not {Exited, Rested} & {*main[:-1]}
     for kind in (Output, Prints, Runs):
         assert kind not in main or Begin in main[: main.index(kind)]
 

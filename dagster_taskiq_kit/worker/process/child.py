@@ -1,9 +1,10 @@
-"""The child: the process in which a run or a step really executes, used once.
+"""The child: the process in which a run or a step really executes.
 
 Invariant: only here does the body of a run, step or task begin, and only after the worker answered
 ``go`` for this message (``claimed -> running``); the user's modules may have been imported before.
-While the child lives, only it writes events of its step. It leaves by ``os._exit``: nothing that it
-inherited is finalized twice.
+While a body executes, only its child writes events of its step. A child executes one message, or
+steps of one run that shares its processes, one after the other. It leaves by ``os._exit``: nothing
+that it inherited is finalized twice.
 """
 
 import json
@@ -34,7 +35,7 @@ from ..warm.prepared_jobs import PreparedJobs
 from .code_notes import warn, warn_of_other_code
 from .event_sender import EventSender, before_a_process_begins
 from .lifecycle import LINGER_S, leave, threads_left
-from .protocol import Begin, Done, Go, Output, Prints, Runs, Start, name_of
+from .protocol import Begin, Done, Go, Output, Prints, Rests, Runs, Start, Stop, name_of
 from .wire import Wire
 
 #: An output is announced, then stored.
@@ -54,13 +55,15 @@ class NotAllowed(Exception):
     """The worker did not answer ``go``: the message is cancelled or somebody else's now."""
 
 
-def serve_one(
+def serve(
     code: LoadedCode,
     prepared: PreparedJobs,
     instance: dg.DagsterInstance,
     wire: Wire,
 ) -> None:
-    """Wait for one message, execute it, report, and leave the process; never returns.
+    """Execute what comes, report, and leave the process; never returns.
+
+    That is one message, or several steps of one run where it wants its steps to share processes.
 
     Args:
         code: The code location, already loaded.
@@ -68,39 +71,126 @@ def serve_one(
         instance: The Dagster instance, without open connections.
         wire: To the fork server.
     """
+    child = _Child(code, prepared, instance, wire)
     message: Message | None = None
-    sender: EventSender | None = None
-    ended = False
-
-    def end(outcome: State, detail: Mapping[str, Any]) -> None:
-        nonlocal ended
-        if sender is not None:
-            sender.close()  # threads that the step has left may have more to say
-        if not ended:
-            ended = True
-            wire.send(Done(outcome.value, dict(detail)))
-
     try:
-        start = _wait_for_start(wire)
-        message = from_data(Kind(start.kind), json.loads(start.body))
-        sender = EventSender(wire) if start.relays else None
-        place = Place(**start.place)
-        end(*_execute(code, prepared, instance, wire, message, place, sender))
+        executed, goes_on = 0, True
+        while goes_on:
+            start = _wait_for_start(wire)
+            message = from_data(Kind(start.kind), json.loads(start.body))
+            ended_well = child.serve(message, start)
+            executed += 1
+            goes_on = ended_well and start.group != "" and executed < start.fuse_limit
+            if goes_on:
+                wire.send(Rests())
     except NotAllowed:
         pass
-    except (KeyboardInterrupt, internals.DagsterExecutionInterruptedError):
-        end(State.CANCELLED, {"reason": "Interrupted."})
-    except BaseException as error:  # noqa: BLE001  (the last word of this process)
-        refused = isinstance(error, CodeError)
-        info = internals.serializable_error_info_from_exc_info(sys.exc_info())
-        reason = str(error) if refused else info.to_string()
-        reason = _fail_run(instance, message, reason)
-        end(State.REFUSED if refused else State.CRASHED, {"reason": reason[-_MOST_SAID:]})
     finally:
         try:
             _say_what_is_left(instance, message)
         finally:
             leave()
+
+
+class _Child:
+    """What executes messages in this process, one after the other.
+
+    Args:
+        code: The code location.
+        prepared: Plans of its jobs.
+        instance: The Dagster instance.
+        wire: To the fork server.
+    """
+
+    def __init__(
+        self, code: LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance, wire: Wire
+    ) -> None:
+        self._code = code
+        self._prepared = prepared
+        self._instance = instance
+        self._wire = wire
+        #: Says the events of its steps; None where they are stored here.
+        self._sender: EventSender | None = None
+        self._has_ended = False
+
+    def serve(self, message: Message, start: Start) -> bool:
+        """Execute a message and say how it ended; False when this process had better leave."""
+        self._has_ended = False
+        try:
+            outcome, detail = self._execute(message, start)
+            self._end(outcome, detail)
+            return outcome in (State.SUCCEEDED, State.FAILED)
+        except NotAllowed:
+            pass
+        except (KeyboardInterrupt, internals.DagsterExecutionInterruptedError):
+            self._end(State.CANCELLED, {"reason": "Interrupted."})
+        except BaseException as error:  # noqa: BLE001  (the last word of this process)
+            refused = isinstance(error, CodeError)
+            info = internals.serializable_error_info_from_exc_info(sys.exc_info())
+            reason = str(error) if refused else info.to_string()
+            reason = _fail_run(self._instance, message, reason)
+            self._end(State.REFUSED if refused else State.CRASHED, {"reason": reason[-_MOST_SAID:]})
+        return False
+
+    def _execute(self, message: Message, start: Start) -> Outcome:
+        if isinstance(message, TaskMessage):
+            self._wire.send(Begin())
+            _wait_for_go(self._wire)
+            return _execute_task(message)
+        with internals.capture_interrupts():
+            internals.pop_captured_interrupt()  # of a message before this one
+            self._wire.send(Begin())
+            if isinstance(message, StepMessage) and start.relays:
+                run = self._read_by_worker(message)
+            else:
+                # Read while the question is answered, so that the permission costs no time.
+                run = self._instance.get_run_by_id(message.run_id)
+                _wait_for_go(self._wire)
+            if isinstance(message, RunMessage) and message.settle_s:
+                _settle(message.settle_s)
+                run = self._instance.get_run_by_id(message.run_id)
+            if run is None:
+                reason = f"There is no run {message.run_id} in this instance."
+                return State.REFUSED, {"reason": reason}
+            job, place = self._code.job(message.code), Place(**start.place)
+            if isinstance(message, RunMessage):
+                return _execute_run(
+                    self._instance, run, message, job, place, self._wire, self._code
+                )
+            return self._execute_step(message, run, job, place)
+
+    def _read_by_worker(self, message: StepMessage) -> internals.DagsterRun | None:
+        """Return the run, as its worker has read it; from here on the worker stores the events."""
+        if self._sender is None:
+            self._sender = EventSender(self._wire)
+            relay_events(self._instance, message.run_id, self._sender)
+            before_a_process_begins(self._sender.settle)
+        go = _wait_for_go(self._wire)
+        self._sender.open()
+        if not go.body:
+            return self._instance.get_run_by_id(message.run_id)
+        answers = FirstAnswers.of(go.body)
+        answer_first_questions(self._instance, message.step_key, answers)
+        return answers.run
+
+    def _execute_step(
+        self, message: StepMessage, run: internals.DagsterRun, job: Any, place: Place
+    ) -> Outcome:
+        code = self._code
+        step_bodies.say_where_steps_run(str(place), {**place.metadata(), "code": code.fingerprint})
+        warn_of_other_code(self._instance, run, code, place, message.step_key)
+        try:
+            return _execute_step(self._prepared, self._instance, run, message, job, self._wire)
+        except StepNotThere:
+            what = f"step {message.step_key!r} in job {message.code.job!r}"
+            raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
+
+    def _end(self, outcome: State, detail: Mapping[str, Any]) -> None:
+        if self._sender is not None:
+            self._sender.close()  # threads that the step has left may have more to say
+        if not self._has_ended:
+            self._has_ended = True
+            self._wire.send(Done(outcome.value, dict(detail)))
 
 
 def refuse_one(error: CodeError, wire: Wire) -> None:
@@ -163,14 +253,17 @@ def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> 
 
 
 def _wait_for_start(wire: Wire) -> Start:
-    """Wait for the one message of this process; leaves it when there comes none.
+    """Wait for a message; leaves the process when the other side is gone.
 
     Raises:
+        NotAllowed: There is none for this process any more.
         ProtocolError: Something else came.
     """
     packet = wire.receive()
     if packet is None:
         os._exit(0)
+    if isinstance(packet, Stop):  # it has rested for long
+        raise NotAllowed
     if not isinstance(packet, Start):
         raise ProtocolError(f"packet {name_of(packet)!r} came to a child that waits")
     return packet
@@ -182,59 +275,6 @@ def _wait_for_go(wire: Wire) -> Go:
         raise NotAllowed
     treat_refusals_as_outages()
     return packet
-
-
-def _execute(
-    code: LoadedCode,
-    prepared: PreparedJobs,
-    instance: dg.DagsterInstance,
-    wire: Wire,
-    message: Message,
-    place: Place,
-    sender: EventSender | None,
-) -> Outcome:
-    if isinstance(message, TaskMessage):
-        wire.send(Begin())
-        _wait_for_go(wire)
-        return _execute_task(message)
-    with internals.capture_interrupts():
-        wire.send(Begin())
-        if isinstance(message, StepMessage) and sender is not None:
-            run = _read_by_worker(instance, message, sender, _wait_for_go(wire))
-        else:
-            # Read while the question is answered, so that the permission costs no time.
-            run = instance.get_run_by_id(message.run_id)
-            _wait_for_go(wire)
-        if isinstance(message, RunMessage) and message.settle_s:
-            _settle(message.settle_s)
-            run = instance.get_run_by_id(message.run_id)
-        if run is None:
-            return State.REFUSED, {"reason": f"There is no run {message.run_id} in this instance."}
-        job = code.job(message.code)
-        if isinstance(message, StepMessage):
-            step_bodies.say_where_steps_run(
-                str(place), {**place.metadata(), "code": code.fingerprint}
-            )
-            warn_of_other_code(instance, run, code, place, message.step_key)
-            try:
-                return _execute_step(prepared, instance, run, message, job, wire)
-            except StepNotThere:
-                what = f"step {message.step_key!r} in job {message.code.job!r}"
-                raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
-        return _execute_run(instance, run, message, job, place, wire, code)
-
-
-def _read_by_worker(
-    instance: dg.DagsterInstance, message: StepMessage, sender: EventSender, go: Go
-) -> internals.DagsterRun | None:
-    """Return the run, as its worker has read it; from here on the worker stores the events."""
-    relay_events(instance, message.run_id, sender)
-    before_a_process_begins(sender.settle)
-    if not go.body:
-        return instance.get_run_by_id(message.run_id)
-    answers = FirstAnswers.of(go.body)
-    answer_first_questions(instance, message.step_key, answers)
-    return answers.run
 
 
 def _execute_task(message: TaskMessage) -> Outcome:

@@ -45,12 +45,17 @@ class EventSender:
         #: Numbers of the last barrier that was said, and of the last one that was answered.
         self._barriers, self._answered = 0, 0
         self._failure = ""
-        self._open = True
+        self._open = False
 
     @property
     def is_open(self) -> bool:
-        """Whether events of this process go this way: not in a fork of it, not after its end."""
+        """Whether events of this process go this way: of a step, and not in a fork."""
         return self._open and os.getpid() == self._pid
+
+    def open(self) -> None:
+        """Say the events of a step, which has just been allowed to begin."""
+        self._unstored, self._unstored_bytes, self._failure = 0, 0, ""
+        self._open = True
 
     def send(self, columns: Mapping[str, Any], event: bytes) -> bool:
         """Say an event; False when this process has to store it itself.
@@ -87,7 +92,7 @@ class EventSender:
             raise EventsNotStored(self._failure)
 
     def close(self) -> None:
-        """Say nothing any more, whatever thread has something to say: the end is said next."""
+        """Say nothing, whatever thread has something to say: the end of the step is said next."""
         with DeferredSignals(), self._lock:
             self._open = False
 

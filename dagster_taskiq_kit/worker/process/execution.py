@@ -7,8 +7,46 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from .protocol import Exited, Output, Packet, PacketSequence, Party, Started, check_sender
+from ...vocabulary.errors import ProtocolError
+from .protocol import (
+    LAST,
+    TABLE,
+    Expired,
+    Lingered,
+    Output,
+    Packet,
+    Party,
+    Start,
+    Started,
+    check_sender,
+    name_of,
+)
 from .wire import unpack
+
+#: Said by a fork server on its own account, whatever its child has said and still says.
+_BESIDE = (Expired, Lingered)
+
+
+class PacketSequence:
+    """The order of what is said of one delivery, as its worker hears it."""
+
+    def __init__(self) -> None:
+        self._last: type = Start
+
+    def check(self, packet: Packet) -> None:
+        """Check that a packet may come now.
+
+        Raises:
+            ProtocolError: It may not.
+        """
+        kind = type(packet)
+        follows = TABLE[kind].follows
+        if follows and self._last not in follows:
+            raise ProtocolError(
+                f"packet {name_of(packet)!r} came after {self._last.__name__.lower()!r}"
+            )
+        if follows and kind not in _BESIDE:
+            self._last = kind
 
 
 class Execution:
@@ -47,10 +85,10 @@ class Execution:
         self._told_last = tells
 
     async def packets(self) -> AsyncIterator[Packet]:
-        """Yield what happens to it; the last one is ``Exited``."""
+        """Yield what happens to it; the last one is one of ``LAST``."""
         while not self.over:
             packet = await self._packets.get()
-            self.over = isinstance(packet, Exited)
+            self.over = isinstance(packet, LAST)
             yield packet
 
 

@@ -1,7 +1,8 @@
 """The worker's side of one fork server: starts it, hands it deliveries, hears how they end.
 
-Invariant: every delivery that was started gets exactly one last packet, ``Exited``, also when the
-fork server itself dies; whatever the delivery had started is gone then.
+Invariant: every delivery that was started gets exactly one last packet, also when the fork
+server itself dies. That is ``Exited``, and whatever the delivery had started is gone then; or
+``Rested``, where its run shares processes.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from .execution import Execution, next_packet
 from .forked_server import ForkedServer
 from .leftovers import end_leftovers
 from .protocol import (
+    LAST,
     Barrier,
     Committed,
     Deadline,
@@ -197,7 +199,10 @@ class ForkServerClient:
         execution = self._executions[key] = Execution(key)
         body = json.dumps(asdict(message)).encode()
         relays = self.relays and isinstance(message, StepMessage)
-        if not self._send(Start(kind_of(message).value, asdict(place), relays, body), key):
+        fuse_limit = message.fuse_limit if isinstance(message, StepMessage) else 0
+        group = f"{message.run_id} on {place.queue}" if fuse_limit > 1 else ""
+        start = Start(kind_of(message).value, asdict(place), relays, body, group, fuse_limit)
+        if not self._send(start, key):
             self._lost(execution)
         return execution
 
@@ -269,7 +274,7 @@ class ForkServerClient:
                 self._relay_on(packet, key)
                 return
             execution.hear(packet)
-            if isinstance(packet, Exited):
+            if isinstance(packet, LAST):
                 del self._executions[key]
 
     def _relay_on(self, packet: Event | Barrier, key: str) -> None:

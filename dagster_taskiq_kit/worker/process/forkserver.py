@@ -20,22 +20,15 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Sequence
 
 from ...host.boot_time import boot_time_s
-from ...host.process_tree import (
-    adopt_orphans,
-    children_of,
-    group_lives,
-    kill,
-    kill_group,
-    kill_tree,
-)
+from ...host.process_tree import adopt_orphans, group_lives, kill, kill_group, kill_tree
 from ...vocabulary.errors import ProtocolError
-from .children import Child, Left
+from .children import Child, Crew, Left
 from .guardian import Guardian
 from .lifecycle import HELPERS_LINGER_S, LINGER_S, when_parent_dies
 from .makers import Maker
+from .orphans import kill_all_below, kill_orphans
 from .protocol import (
     Deadline,
     Done,
@@ -46,6 +39,8 @@ from .protocol import (
     Lingered,
     Packet,
     Party,
+    Rested,
+    Rests,
     Signal,
     Spare,
     Start,
@@ -66,7 +61,6 @@ _HOLD_S = 0.01
 _MOST_UNSENT_BYTES = 1_048_576
 #: What is read of a worker in one turn, in chunks.
 _MOST_CHUNKS = 16
-_KILL_AGAIN_S = 0.01
 #: How long an event that nobody waits for waits for others to go with; whatever waits for it goes
 #: after it at once.
 _EVENTS_GATHER_S = 0.005
@@ -90,6 +84,7 @@ class ForkServer:
         self._spare_wanted = 1
         self._last_start_s = time.monotonic()
         self._children: dict[int, Child] = {}
+        self._crew = Crew(self._children)
         self._by_key: dict[str, Child] = {}
         #: Children that left by themselves, whose helpers have a moment to do so, by pid.
         self._leaving: dict[int, Left] = {}
@@ -222,8 +217,8 @@ class ForkServer:
                 child.gone_by_s = time.monotonic() + LINGER_S
 
     def _start(self, packet: Start, key: str) -> None:
-        child = self._next_spare() or self._make()
-        child.key = key
+        child = self._crew.take(packet.group) or self._make()
+        child.key, child.group = key, packet.group
         self._by_key[key] = child
         self._last_start_s = time.monotonic()
         self._worker.send(Started(child.pid), key)
@@ -242,13 +237,8 @@ class ForkServer:
         for key, child in self._by_key.items():
             kill_tree(child.pid)
             self._worker.send(Expired(), key)
-
-    def _next_spare(self) -> Child | None:
-        waiting = self._waiting()
-        return min(waiting, key=lambda child: child.since_s) if waiting else None
-
-    def _waiting(self) -> Sequence[Child]:
-        return [c for c in self._children.values() if c.key is None and not c.leaving]
+        for child in self._crew.resting():  # something that it has begun may go on in it
+            kill_tree(child.pid)
 
     # -- children
 
@@ -270,7 +260,7 @@ class ForkServer:
 
         One a turn, so that orders are never kept waiting.
         """
-        waiting = self._waiting()
+        waiting = self._crew.spare()
         since_start_s = time.monotonic() - self._last_start_s
         idle = since_start_s > _SPARE_IDLE_S
         least = min(1, self._spare_wanted) if idle else self._spare_wanted
@@ -297,6 +287,9 @@ class ForkServer:
                     if self._events_go_s is None:
                         self._events_go_s = time.monotonic() + _EVENTS_GATHER_S
                     continue
+                if isinstance(packet, Rests):
+                    self._let_rest(child)
+                    continue
                 self._events_go_s = None
                 self._worker.send(packet, child.key or "")
                 if isinstance(packet, Done):
@@ -313,12 +306,23 @@ class ForkServer:
             return False
         return True
 
+    def _let_rest(self, child: Child) -> None:
+        if child.key is None:
+            raise ProtocolError("a child rests that has had nothing to do")
+        del self._by_key[child.key]
+        self._worker.send(Rested(child.pid), child.key)
+        child.key, child.gone_by_s, child.rests_since_s = None, None, time.monotonic()
+
     def _end_the_lingering(self) -> None:
-        """Kill children that do not leave though their message has ended."""
-        for key, child in self._by_key.items():
+        """Have children leave that rest in vain; kill those that do not leave."""
+        for child in self._crew.rested_enough():
+            child.leaving, child.gone_by_s = True, time.monotonic() + LINGER_S
+            child.wire.send(Stop())
+        for child in self._children.values():
             if child.gone_by_s is not None and time.monotonic() > child.gone_by_s:
                 child.gone_by_s = None
-                self._worker.send(Lingered(), key)
+                if child.key is not None:
+                    self._worker.send(Lingered(), child.key)
                 kill_tree(child.pid)
 
     def _reap(self) -> None:
@@ -339,7 +343,7 @@ class ForkServer:
             child = self._children.pop(pid, None)
             if child is not None:
                 self._take_leave(child)
-                by_itself = child.key is not None and status == 0
+                by_itself = (child.key or child.group) and status == 0
                 by_s = time.monotonic() + (HELPERS_LINGER_S if by_itself else 0.0)
                 self._leaving[pid] = Left(child, status, usage, by_s)
         if ended:
@@ -374,26 +378,12 @@ class ForkServer:
             self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        """Kill what children that have ended left behind; it is a child of ours now.
-
-        A living child is the parent of its own orphans. What the user's code started when it was
-        imported is of our session, and stays; what is of a session whose leader has just left has
-        a moment.
-        """
-        spared = {os.getsid(0), *self._leaving}
-        for pid in children_of(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                if pid not in self._children and os.getsid(pid) not in spared:
-                    kill_tree(pid)
+        """Kill what children that have ended left behind; it is a child of ours now."""
+        # What is of a session whose leader has just left has a moment.
+        kill_orphans(self._children, sessions_spared={os.getsid(0), *self._leaving})
 
     def _kill_all(self) -> None:
         """Kill what is below, until nothing is; the guardian leaves by itself."""
-        while children := [p for p in children_of(os.getpid()) if p != self._guardian.pid]:
-            for pid in children:
-                kill_tree(pid)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            time.sleep(_KILL_AGAIN_S)
+        kill_all_below(self._guardian.pid)
         for pid in self._children:
             self._guardian.tell(pid, lives=False)

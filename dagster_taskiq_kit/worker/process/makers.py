@@ -26,7 +26,7 @@ from ...vocabulary.errors import CodeLoadFailed
 from ..warm.generators import found_generators, reseed
 from ..warm.prepared_jobs import PreparedJobs
 from ..warm.rehearsal import rehearse
-from .child import refuse_one, serve_one
+from .child import refuse_one, serve
 from .lifecycle import be_guarded, become_child
 from .protocol import Guarded, Imported
 from .wire import Wire
@@ -83,7 +83,7 @@ class WarmMaker(Maker):
 
     def _serve(self, control: Wire) -> None:
         reseed(self._generators)
-        serve_one(*self._loaded, control)
+        serve(*self._loaded, control)
 
 
 class LayeredMaker(Maker):
@@ -108,7 +108,7 @@ class LayeredMaker(Maker):
             refuse_one(error, control)
         else:
             control.send(Imported(time.monotonic() - began_s))
-            serve_one(code, prepared, self._instance, control)
+            serve(code, prepared, self._instance, control)
 
 
 def open_base() -> tuple[dg.DagsterInstance, str]:

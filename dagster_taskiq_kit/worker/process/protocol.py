@@ -51,12 +51,16 @@ class Start:
         place: Where it waited and who took it, as data of ``Place``.
         relays: The worker stores the events of its step.
         body: The message, as JSON.
+        group: Whose steps one child may execute, one after the other; '' for a child of its own.
+        fuse_limit: How many of them at most.
     """
 
     kind: str
     place: Mapping[str, Any]
     relays: bool
     body: bytes = field(repr=False)
+    group: str = ""
+    fuse_limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Go:
 
 @dataclass(frozen=True)
 class Stop:
-    """You may not begin, and shall leave."""
+    """You may not begin, or need not stay, and shall leave."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Prints:
 
 @dataclass(frozen=True)
 class Done:
-    """The message has ended; the process is about to leave.
+    """The message has ended; the process is about to leave, or rests.
 
     Args:
         outcome: A terminal state.
@@ -181,6 +185,11 @@ class Done:
 
     outcome: str
     detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rests:
+    """I am here for another message of the same group; to its fork server alone."""
 
 
 # ---- a fork server to its worker
@@ -258,10 +267,24 @@ class Exited:
     max_rss_kib: int = 0
 
 
+@dataclass(frozen=True)
+class Rested:
+    """The child stays for another message of its group; the last packet of a delivery.
+
+    Args:
+        pid: Its process.
+    """
+
+    pid: int
+
+
+#: One of them is the last packet of each delivery.
+LAST = (Exited, Rested)
+
 Packet = (
     Spare | Deadline | Signal | Start | Go | Stop | Committed | Guarded | Guard | Imported | Begin
-    | Runs | Event | Barrier | Output | Prints | Done | Ready | Failed | Vouched | Started | Expired
-    | Lingered | Exited
+    | Runs | Event | Barrier | Output | Prints | Done | Rests | Ready | Failed | Vouched | Started
+    | Expired | Lingered | Exited | Rested
 )  # fmt: skip
 
 
@@ -306,6 +329,7 @@ TABLE: Mapping[type, Row] = {
     Started: Row(Party.SERVER, [Party.WORKER], [Start]),
     Begin: Row(Party.CHILD, [Party.WORKER], [Started]),
     Go: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Begin]),
+    # By itself a fork server says it to a child that has rested for long.
     Stop: Row(Party.WORKER, [Party.SERVER, Party.CHILD], [Begin]),
     Runs: Row(Party.CHILD, [Party.WORKER], [Begin]),
     Event: Row(Party.CHILD, [Party.WORKER], _OF_A_BODY),
@@ -316,6 +340,8 @@ TABLE: Mapping[type, Row] = {
     Signal: Row(Party.WORKER, [Party.SERVER]),
     # A child that cannot even read its message ends without a question.
     Done: Row(Party.CHILD, [Party.WORKER], _BEFORE_THE_END),
+    Rests: Row(Party.CHILD, [Party.SERVER]),
+    Rested: Row(Party.SERVER, [Party.WORKER], [Done]),
     Expired: Row(Party.SERVER, [Party.WORKER], [*_BEFORE_THE_END, Done]),
     Lingered: Row(Party.SERVER, [Party.WORKER], [*_BEFORE_THE_END, Done]),
     Exited: Row(Party.SERVER, [Party.WORKER], [Start, *_BEFORE_THE_END, Done]),
@@ -323,8 +349,6 @@ TABLE: Mapping[type, Row] = {
 
 BY_NAME: Mapping[str, type] = {each.__name__.lower(): each for each in TABLE}
 _FIELDS = {each: frozenset(one.name for one in fields(each)) for each in TABLE}
-#: Said by a fork server on its own account, whatever its child has said and still says.
-_BESIDE = (Expired, Lingered)
 
 
 def name_of(packet: Packet) -> str:
@@ -364,25 +388,3 @@ def check_sender(packet: Packet, *senders: Party) -> None:
     if TABLE[type(packet)].sender not in senders:
         said = " or ".join(each.value for each in senders)
         raise ProtocolError(f"packet {name_of(packet)!r} is not said by a {said}")
-
-
-class PacketSequence:
-    """The order of what is said of one delivery, as its worker hears it."""
-
-    def __init__(self) -> None:
-        self._last: type = Start
-
-    def check(self, packet: Packet) -> None:
-        """Check that a packet may come now.
-
-        Raises:
-            ProtocolError: It may not.
-        """
-        kind = type(packet)
-        follows = TABLE[kind].follows
-        if follows and self._last not in follows:
-            raise ProtocolError(
-                f"packet {name_of(packet)!r} came after {self._last.__name__.lower()!r}"
-            )
-        if follows and kind not in _BESIDE:
-            self._last = kind
