@@ -107,7 +107,7 @@ def fibonacci(context: dg.OpExecutionContext) -> Iterator[dg.Output[int]]:
 def _fibonacci_chain(steps: int, number: int) -> None:
     after: Any = None
     for index in range(steps):
-        step = fibonacci.configured({"number": number}, name=f"fibonacci_{index}")
+        step = fibonacci.configured({"number": number}, name=f"fibonacci_{number}_{index}")
         after = step() if after is None else step(after)
 
 
