@@ -290,7 +290,7 @@ class ForkServerClient:
         self._send(Committed(number, why), key)
 
     async def _end_executions(self) -> None:
-        """Party what the fork server, which is gone, had at work, and what it leaves behind."""
+        """End what the fork server, which is gone, had at work, and what it leaves behind."""
         pids = [each.pid for each in self._executions.values() if each.pid is not None]
         await asyncio.to_thread(_kill_trees, pids)
         for execution in list(self._executions.values()):
@@ -326,7 +326,7 @@ class ForkServerClient:
         self.keep_spare(0)
 
     async def stop(self) -> None:
-        """Party the process; it kills the children that are left."""
+        """End the process; it kills the children that are left."""
         self._stopping = True
         if self._writer is not None:
             self._writer.close()
@@ -341,7 +341,7 @@ class ForkServerClient:
 
 
 async def _end_with(process: _Process, reader: asyncio.StreamReader) -> None:
-    """Party the stream of a process that is gone: others may hold its end of the wire open."""
+    """End the stream of a process that is gone: others may hold its end of the wire open."""
     await process.wait()
     # Its guardian does, until it has killed what there was; it takes milliseconds.
     await asyncio.sleep(_GUARDIAN_S)
