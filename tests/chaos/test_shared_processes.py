@@ -151,6 +151,16 @@ def test_a_process_that_is_killed_while_it_rests_costs_nothing(chaos: Chaos):
     assert pids(chaos, "link") != [pid]
 
 
+def test_a_process_that_rests_runs_its_exit_handlers_when_its_worker_ends(relayed: Chaos):
+    worker = relayed.start_executing(slots=1)
+    run_id = relayed.launch("with_exit_handler")
+    succeed(relayed, run_id)
+    (pid,) = pids(relayed, "registers")
+    assert relayed.fleet.stop_worker(worker) == 0
+    assert not alive(pid)
+    assert (relayed.ledger_file.parent / "at_exit").read_text() == run_id
+
+
 def test_a_worker_that_is_killed_leaves_no_process_that_rests(chaos: Chaos):
     worker = chaos.start_executing(slots=1)
     chaos.start_worker("-q", "slow", run_slots=0, slots=1)

@@ -3,6 +3,7 @@
 import re
 import select
 import socket
+import time
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,14 @@ def test_a_child_that_has_rested_long_leaves_and_is_given_nothing(server, maker)
     server._obey(FUSED, "b")
     assert its.key is None
     assert not server._crew.rested_enough()
+
+
+def test_of_too_many_that_rest_the_oldest_leave(server):
+    for _ in range(10):
+        child = server._make()
+        child.group, child.rests_since_s = "run on default", time.monotonic()
+    pids = list(server._children)[-10:]
+    assert [child.pid for child in server._crew.rested_enough()] == pids[:2]
 
 
 def test_a_child_that_rests_is_no_spare_one(server, maker):

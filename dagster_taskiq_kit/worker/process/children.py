@@ -58,7 +58,9 @@ class Left:
 
 #: How long a child that shares its process waits for another message. Between two steps of a chain
 #: lie some milliseconds; what it holds meanwhile is memory and no slot.
-_REST_S = 5.0
+_REST_S = 3.0
+#: How many may wait so; a stream of short runs would leave many.
+_MOST_RESTING = 8
 
 
 class Crew:
@@ -97,6 +99,12 @@ class Crew:
         return min(spare, key=lambda child: child.since_s) if spare else None
 
     def rested_enough(self) -> Sequence[Child]:
-        """Return those that have waited in vain."""
-        now_s = time.monotonic()
-        return [each for each in self.resting() if now_s - (each.rests_since_s or now_s) > _REST_S]
+        """Return those that have waited in vain, and the oldest of too many."""
+        since_s = time.monotonic() - _REST_S
+        resting = sorted(self.resting(), key=lambda child: child.rests_since_s or 0.0)
+        too_many = max(0, len(resting) - _MOST_RESTING)
+        return [
+            child
+            for position, child in enumerate(resting)
+            if position < too_many or (child.rests_since_s or 0.0) < since_s
+        ]

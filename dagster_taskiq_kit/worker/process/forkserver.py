@@ -383,7 +383,14 @@ class ForkServer:
         kill_orphans(self._children, sessions_spared={os.getsid(0), *self._leaving})
 
     def _kill_all(self) -> None:
-        """Kill what is below, until nothing is; the guardian leaves by itself."""
-        kill_all_below(self._guardian.pid)
+        """Kill what is below, until nothing is; the guardian leaves by itself.
+
+        A child that rests executes nothing, so it may leave as an interpreter does.
+        """
+        resting = self._crew.resting()
+        for child in resting:
+            child.wire.send(Stop())
+        until_s = time.monotonic() + HELPERS_LINGER_S
+        kill_all_below(self._guardian.pid, [child.pid for child in resting], until_s)
         for pid in self._children:
             self._guardian.tell(pid, lives=False)

@@ -28,15 +28,19 @@ def kill_orphans(children: Collection[int], sessions_spared: Collection[int]) ->
                 kill_tree(pid)
 
 
-def kill_all_below(spared: int | None) -> None:
+def kill_all_below(spared: int | None, leaving: Collection[int], until_s: float) -> None:
     """Kill all that is below this process, until nothing is.
 
     Args:
         spared: Pid of the one that may stay.
+        leaving: Pids of those that were told to leave.
+        until_s: Monotonic time at which they are killed, too.
     """
     while pids := [pid for pid in children_of(os.getpid()) if pid != spared]:
+        patient = time.monotonic() < until_s
         for pid in pids:
-            kill_tree(pid)
+            if not (patient and pid in leaving):
+                kill_tree(pid)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

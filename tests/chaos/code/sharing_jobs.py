@@ -1,5 +1,6 @@
 """Jobs whose steps may share a process, by a tag of the job or of an op."""
 
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,19 @@ def link(context, number: int) -> int:
 def starts(context) -> int:
     write(context, "start")
     return 0
+
+
+@dg.op
+def registers(context) -> None:
+    """Code like a client of a metrics service, which sends what it has when its process leaves."""
+    file = Path(os.environ["LEDGER"]).parent / "at_exit"
+    atexit.register(file.write_text, context.run_id)
+    write(context, "start")
+
+
+@dg.job(tags=SHARED)
+def with_exit_handler():
+    registers()
 
 
 def _chain():
@@ -158,7 +172,7 @@ def tagged_badly():
 
 defs = dg.Definitions(
     jobs=[
-        shared_chain, own_chain, chain_by_two, shared_fan, urgent_job, one_of_each, waiting_chain,
+        shared_chain, own_chain, with_exit_handler, chain_by_two, shared_fan, urgent_job, one_of_each, waiting_chain,
         by_op, over_another_queue, tagged_badly,
     ],
     executor=taskiq_executor,
