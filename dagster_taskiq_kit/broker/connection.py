@@ -9,7 +9,7 @@ Dagster-facing code: it may be shared by threads and used after a fork (redis-py
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -136,6 +136,14 @@ class SyncConnection:
         """
         return self.retrying(lambda: self._once(call), give_up_s)
 
+    def run_all(self, calls: Sequence[Call[T]], give_up_s: float | None = None) -> Sequence[T]:
+        """Execute calls in their order with one exchange; each is atomic, all of them are not.
+
+        Raises:
+            BrokerError: As for :meth:`run`. Some may have been carried out, and all be repeated.
+        """
+        return self.retrying(lambda: self._all_once(calls), give_up_s)
+
     def retrying(self, ask: Callable[[], T], give_up_s: float | None = None) -> T:
         """Repeat ``ask`` while the broker is away; errors as for :meth:`run`."""
         tries = _Tries(self.settings, give_up_s)
@@ -153,6 +161,20 @@ class SyncConnection:
         except redis.exceptions.NoScriptError:
             answer = self.client.eval(script.source, 1, self.keys.prefix, *argv)
         return call.read(answer)
+
+    def _all_once(self, calls: Sequence[Call[T]]) -> Sequence[T]:
+        try:
+            answers = self._ask_together(calls)
+        except redis.exceptions.NoScriptError:
+            return [self._once(call) for call in calls]
+        return [call.read(answer) for call, answer in zip(calls, answers, strict=True)]
+
+    def _ask_together(self, calls: Sequence[Call[T]]) -> Sequence[Any]:
+        with self.client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                argv = call.argv(self.settings)
+                pipeline.evalsha(load_script(call.script).sha, 1, self.keys.prefix, *argv)
+            return pipeline.execute()
 
     def close(self) -> None:
         """Close every connection; the next call opens new ones."""

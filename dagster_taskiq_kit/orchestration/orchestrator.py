@@ -14,7 +14,7 @@ wakes by a sleep and cannot resume from a skip, a delayed retry or a full pool.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -41,6 +41,9 @@ from .stored_outputs import StoredOutputs
 #: How long a missed ring of the bell can cost.
 SLOW_POLL_S = 10.0
 _PROBE_S = 1.0
+#: Steps that are submitted with one question to the broker. The first of them waits until all are
+#: announced in the run's log.
+_AT_ONCE = 20
 
 
 class Orchestrator:
@@ -157,7 +160,7 @@ class Orchestrator:
         for step in self._active.replay(stored):
             flight = self._flights.begin(step, self._attempt(step), starts.get(step.key, 0))
             if not self._flights.look_at_record(flight) and not self._log.has_begun(step.key):
-                self._hand_out(flight)
+                self._hand_out([flight])
 
     # -- one turn
 
@@ -175,8 +178,13 @@ class Orchestrator:
             yield from self._read_log()
         # Skipped and abandoned steps are written here and come back with the log.
         list(self._active.plan_events_iterator(self._context))
-        for step in self._active.get_steps_to_execute():
-            self._submit(step)
+        position = self._log.position
+        self._hand_out(
+            [
+                self._flights.begin(step, self._attempt(step), position)
+                for step in self._active.get_steps_to_execute()
+            ]
+        )
         list(self._active.concurrency_event_iterator(self._context))
 
     def _patience_s(self) -> float:
@@ -260,12 +268,13 @@ class Orchestrator:
     def _attempt(self, step: internals.ExecutionStep) -> int:
         return self._active.retry_state.get_attempt_count(step.key) + 1
 
-    def _submit(self, step: internals.ExecutionStep) -> None:
-        self._hand_out(self._flights.begin(step, self._attempt(step), self._log.position))
-
-    def _hand_out(self, flight: InFlight) -> None:
+    def _hand_out(self, flights: Sequence[InFlight]) -> None:
+        if not flights:
+            return
         known_state = self._known_state()
-        self._outages.through(lambda: self._submission.submit(flight, known_state))
+        for first in range(0, len(flights), _AT_ONCE):
+            some = flights[first : first + _AT_ONCE]
+            self._outages.through(lambda: self._submission.submit(some, known_state))  # noqa: B023
 
     def _check_records(self) -> None:
         """Look for what the bell did not say, because it was missed or the broker forgot it."""
@@ -277,7 +286,7 @@ class Orchestrator:
                 reason = "The broker forgot it, and no worker executes it."
                 flight.ring = Ring(flight.task_id, State.LOST, "", {"reason": reason})
             else:
-                self._hand_out(flight)
+                self._hand_out([flight])
 
     # -- interruption
 

@@ -10,6 +10,8 @@ import dagster as dg
 
 from ..broker import records
 from ..broker.connection import SyncConnection
+from ..broker.records import Submitted
+from ..broker.scripts import Call
 from ..config.routing import Route, StepRoutes, old_tags_note
 from ..config.settings import TaskiqSettings
 from ..dagster_internals import code_locations
@@ -78,21 +80,31 @@ class StepSubmission:
         """Return what steps are sorted by when not all of them may begin: the lowest first."""
         return -self._routes.of(step).priority
 
-    def submit(self, flight: InFlight, known_state: internals.KnownExecutionState) -> None:
-        """Announce and submit one attempt; repeating it is the same submit.
+    def submit(
+        self, flights: Sequence[InFlight], known_state: internals.KnownExecutionState
+    ) -> None:
+        """Announce and submit attempts; repeating it is the same submit.
 
         Args:
-            flight: The attempt.
+            flights: The attempts.
             known_state: What Dagster knows of the run.
 
         Raises:
             ConfigurationError: A tag of the step can never work.
             BrokerUnavailable: The broker is away.
         """
-        route = self._routes.of(flight.step)
-        if not flight.announced:
-            self._announce(flight, route)
-            flight.announced = True
+        calls: list[Call[Submitted]] = []
+        for flight in flights:
+            route = self._routes.of(flight.step)
+            if not flight.announced:
+                self._announce(flight, route)
+                flight.announced = True
+            calls.append(self._call(flight, route, known_state))
+        self._broker.run_all(calls)
+
+    def _call(
+        self, flight: InFlight, route: Route, known_state: internals.KnownExecutionState
+    ) -> Call[Submitted]:
         message = StepMessage(
             run_id=self._run_id,
             step_key=flight.step.key,
@@ -104,15 +116,13 @@ class StepSubmission:
             tell_outputs=self._tell_outputs,
             fuse_limit=self._fuse_limit if route.shares_process else 0,
         )
-        self._broker.run(
-            records.submit(
-                task_id=message.task_id,
-                kind=Kind.STEP,
-                queue=route.queue,
-                priority=route.priority,
-                run_id=self._run_id,
-                payload=messages.encode(message),
-            )
+        return records.submit(
+            task_id=message.task_id,
+            kind=Kind.STEP,
+            queue=route.queue,
+            priority=route.priority,
+            run_id=self._run_id,
+            payload=messages.encode(message),
         )
 
     def _announce(self, flight: InFlight, route: Route) -> None:

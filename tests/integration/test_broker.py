@@ -102,6 +102,24 @@ def test_submitting_the_same_id_twice_queues_it_once(client):
     assert isinstance(client.claim(), NothingWaits)
 
 
+@pytest.mark.parametrize("knows", [True, False], ids=["knows_the_script", "has_forgotten_it"])
+def test_many_are_submitted_with_one_exchange_in_their_order(client, knows):
+    client.submit("a")
+    if not knows:
+        client.connection.client.script_flush()
+    names = [f"m{number}" for number in range(50)]
+    calls = [
+        records.submit(
+            task_id=name, kind=Kind.STEP, queue="default", priority=5, run_id="r", payload=b"{}"
+        )
+        for name in ["a", *names]
+    ]
+    submitted = client.connection.run_all(calls)
+    assert [each.created for each in submitted] == [False, *[True] * 50]
+    assert [client.claim().task_id for _ in range(51)] == ["a", *names]
+    assert not any(each.created for each in client.connection.run_all(calls))
+
+
 def test_a_claim_repeated_after_a_lost_reply_gets_the_same_message(client):
     client.submit("a")
     client.submit("b")
