@@ -6,15 +6,22 @@ Invariant: whatever ends it, a signal included, everything that it started ends 
 import argparse
 import json
 import os
+import platform
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 from dagster_taskiq_kit.code_locations.code_location import WARM_CHOICES
 
 from . import jobs, report
-from .rounds import JOBS, run_rounds
+from .measurements import MEASUREMENTS
+from .plot import write_plot
+from .rounds import run_rounds
+
+#: Marks in a page of what is written by ``--write``.
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def main() -> None:
@@ -26,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("-n", "--rounds", type=int, default=3, help="repetitions (default: 3)")
     parser.add_argument("--peers", action="store_true", help="the multiprocess executor too: slow")
-    parser.add_argument("--job", action="append", choices=JOBS, help="that job only")
+    parser.add_argument("--job", action="append", choices=MEASUREMENTS, help="that job only")
     parser.add_argument(
         "--imports", default="", metavar="MODULES",
         help="modules that the jobs' code imports, comma-separated, such as pandas",
@@ -35,6 +42,10 @@ def main() -> None:
         "--warm", default="auto", choices=WARM_CHOICES, help="how the kit's worker serves the code"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians to a PNG")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the report into FILE, between its marks"
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -42,17 +53,29 @@ def main() -> None:
     os.environ[jobs.WARM] = options.warm
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
     figures = run_rounds(
-        Path(sys.executable), options.rounds, options.job or JOBS, peers=options.peers
+        Path(sys.executable), options.rounds, options.job or list(MEASUREMENTS), peers=options.peers
     )
-    print(report.text(figures))
+    text, rows = report.text(figures), report.medians(figures)
+    print(text)
+    if options.plot is not None:
+        write_plot(rows, options.plot)
+    if options.write is not None:
+        _write(text, options.write)
     if options.json is not None:
-        rows = report.medians(figures)
         everything = {
             "figures": [asdict(each) for each in figures],
             "medians": [asdict(row) for row in rows],
             "verdicts": [asdict(verdict) for verdict in report.verdicts(rows)],
         }
         options.json.write_text(json.dumps(everything, indent=2) + "\n")
+
+
+def _write(text: str, file: Path) -> None:
+    before, _, rest = file.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
+    made = f"Measured on {time.strftime('%Y-%m-%d')} ({machine})."
+    file.write_text(f"{before}{_BEGIN}\n\n{made}\n{text}\n\n{_END}{after}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from .servers import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 _READY_WITHIN_S = 120.0
+#: Of the kit's worker, by contender.
+_SLOTS = {"taskiq": jobs.SLOTS, "taskiq_8": 8}
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def prepare(
         "DAGSTER_HOME": str(home),
         jobs.EXECUTOR: name,
     }
-    if name == "taskiq":
+    if name.startswith("taskiq"):
         environment["DAGSTER_TASKIQ_URL"] = f"{valkey_url}/0"
+        environment["DAGSTER_TASKIQ_NAMESPACE"] = name
     if name == "celery":
         environment[jobs.CELERY_URL] = f"{valkey_url}/1"
     return Contender(name, python, environment)
@@ -85,8 +88,9 @@ def start_worker(contender: Contender, group: ProcessGroup) -> Contender:
     Raises:
         SystemExit: It is not ready in time, or ended.
     """
-    if contender.name == "taskiq":
-        command, sign = _taskiq_worker(), "is ready"
+    slots = _SLOTS.get(contender.name)
+    if slots is not None:
+        command, sign = _taskiq_worker(slots), "is ready"
     elif contender.name == "celery":
         command, sign = _celery_worker(contender), " ready."
     else:
@@ -120,10 +124,10 @@ def _print_waiting_memory(worker: int) -> None:
         print(f"A waiting child has {found[0]:.1f} MiB of memory of its own (USS).", flush=True)
 
 
-def _taskiq_worker() -> list[str]:
+def _taskiq_worker(slots: int) -> list[str]:
     return [
         sys.executable, "-m", "dagster_taskiq_kit", "worker", "start", "-m", jobs.__name__,
-        "--working-directory", str(ROOT), "--slots", str(jobs.SLOTS), "--run-slots", "1",
+        "--working-directory", str(ROOT), "--slots", str(slots), "--run-slots", "1",
         "-q", "default", "--warm", os.environ.get(jobs.WARM, "auto"),
     ]  # fmt: skip
 

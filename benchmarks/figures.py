@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from . import jobs
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -24,6 +26,7 @@ class Figures:
         cpu_s: CPU of every process that takes part, both servers included.
         sessions: PostgreSQL sessions that were opened.
         other_load: Share of the machine that other work used meanwhile.
+        bodies_s: How long the bodies took by their own word; 0 where they do nothing.
     """
 
     contender: str
@@ -34,6 +37,7 @@ class Figures:
     cpu_s: float
     sessions: int
     other_load: float
+    bodies_s: float = 0.0
 
 
 def steps_wall_gap(
@@ -54,3 +58,14 @@ def steps_wall_gap(
     wall_s = at_s[dg.DagsterEventType.RUN_SUCCESS][0] - at_s[dg.DagsterEventType.RUN_START][0]
     gaps_s = [start - end for end, start in zip(ends_s, starts_s[1:], strict=False)]
     return len(ends_s), wall_s, statistics.median(gaps_s) if serial else None
+
+
+def bodies_s(entries: Sequence[dg.EventLogEntry]) -> float:
+    """Return how long the bodies of a run took, where they told."""
+    total_s = 0.0
+    for entry in entries:
+        event = entry.dagster_event
+        if event is not None and event.event_type is dg.DagsterEventType.STEP_OUTPUT:
+            told = event.step_output_data.metadata.get(jobs.BODY)
+            total_s += float(told.value) if isinstance(told, dg.FloatMetadataValue) else 0.0
+    return total_s

@@ -19,7 +19,8 @@ import psycopg2
 
 from . import jobs
 from .cpu import machine_busy_s, own_cpu_s, trees_cpu_s
-from .figures import Figures, steps_wall_gap
+from .figures import Figures, bodies_s, steps_wall_gap
+from .measurements import MEASUREMENTS
 
 #: Time for children to leave, spare ones to be made, and PostgreSQL to count its sessions.
 _REST_S = 0.7
@@ -59,8 +60,11 @@ def measure(
     other_load = max(0.0, machine_busy_s() - busy_s - cpu_s) / elapsed_s
     sessions = _sessions(admin, database) - sessions
     admin.close()
-    steps, wall_s, gap_s = steps_wall_gap(instance.all_logs(run_id), serial=job == "chain")
-    return Figures(contender, job, steps, wall_s, gap_s, cpu_s, sessions, other_load)
+    entries = instance.all_logs(run_id)
+    serial = job in MEASUREMENTS and MEASUREMENTS[job].serial
+    steps, wall_s, gap_s = steps_wall_gap(entries, serial=serial)
+    bodies = bodies_s(entries)
+    return Figures(contender, job, steps, wall_s, gap_s, cpu_s, sessions, other_load, bodies)
 
 
 def _sessions(admin: Any, database: str) -> int:

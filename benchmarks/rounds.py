@@ -17,9 +17,9 @@ from dagster_taskiq_kit.host.process_group import ProcessGroup
 from .celery_environment import celery_python
 from .contenders import ROOT, Contender, prepare, start_worker
 from .figures import Figures
+from .measurements import MEASUREMENTS, SLOW_PEERS
 from .servers import start_postgres, start_valkey
 
-JOBS = ("chain", "fan")
 _RUN_WITHIN_S = 900.0
 
 
@@ -35,13 +35,15 @@ def run_rounds(python: Path, rounds: int, jobs: Sequence[str], *, peers: bool) -
     Raises:
         SystemExit: A server or worker did not start, or a run failed.
     """
+    chosen = {job: MEASUREMENTS[job] for job in jobs}
+    names = [
+        name
+        for name in dict.fromkeys(name for each in chosen.values() for name in each.contenders)
+        if peers or name not in SLOW_PEERS
+    ]
     pythons = {
-        "taskiq": python,
-        "in_process": python,
-        "celery": celery_python(ROOT / ".venv-celery"),
+        name: celery_python(ROOT / ".venv-celery") if name == "celery" else python for name in names
     }
-    if peers:
-        pythons["multiprocess"] = python
     # PostgreSQL may run as another user, who has to come through to its data.
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as name, ProcessGroup() as group:
         directory = Path(name)
@@ -54,14 +56,15 @@ def run_rounds(python: Path, rounds: int, jobs: Sequence[str], *, peers: bool) -
         ]
         execution = _Execution(directory, postgres.admin_url, [postgres.process_id, valkey_id])
         for contender in contenders:
-            if contender.name != "multiprocess":  # nothing of it stays warm
+            if contender.name not in SLOW_PEERS:  # nothing of it stays warm
                 execution.of(contender, "warm_up")
         return [
             execution.of(contender, job)
             for number in range(rounds)
-            for job in jobs
+            for job, measurement in chosen.items()
             for contender in contenders
-            if contender.name != "multiprocess" or number == 0
+            if contender.name in measurement.contenders
+            and number < (1 if contender.name in SLOW_PEERS else measurement.most_rounds)
         ]
 
 
@@ -110,7 +113,7 @@ class _Execution:
             raise SystemExit(f"{job} on {contender.name} failed ({exit_code}):\n{ends}")
         figures = Figures(**json.loads(result_file.read_text()))
         print(
-            f"{job:8} {contender.name:13} {figures.wall_s:7.2f} s wall {figures.cpu_s:7.2f} s CPU"
+            f"{job:16} {contender.name:13} {figures.wall_s:7.2f} s wall {figures.cpu_s:7.2f} s CPU"
             f"  (other work: {figures.other_load:.0%} of the machine)",
             flush=True,
         )

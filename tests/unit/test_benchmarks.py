@@ -1,0 +1,72 @@
+"""The benchmarks: every job that is measured is there and explained, and a target is told as it is."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import jobs, plot, report
+from benchmarks.figures import Figures
+from benchmarks.measurements import MEASUREMENTS
+
+README = Path(program.__file__).parent / "README.md"
+
+
+def figures(contender, job="chain", wall_s=1.0, **others):
+    values = {"steps": 20, "gap_s": None, "cpu_s": 1.0, "sessions": 1, "other_load": 0.0, **others}
+    return Figures(contender, job, wall_s=wall_s, **values)
+
+
+def test_the_location_loads():
+    """Every op of every job is resolved, however deep the stack was when it was imported."""
+    for job in jobs.defs.get_repository_def().get_all_jobs():
+        assert job.get_subset().nodes_in_topological_order
+
+
+def test_each_job_that_is_measured_is_there_and_explained():
+    defined = {job.name for job in jobs.defs.jobs}
+    explained = README.read_text()
+    for job in MEASUREMENTS:
+        assert job in defined
+        assert f"`{job}`" in explained
+
+
+@pytest.mark.parametrize(("wall_s", "met"), [(0.44, True), (0.46, False)])
+def test_a_target_is_met_or_is_not(wall_s, met):
+    rows = report.medians([figures("taskiq", wall_s=wall_s), figures("in_process")])
+    verdict = next(each for each in report.verdicts(rows) if "chain: wall" in each.figure)
+    assert verdict.met is met
+    assert f"{wall_s:.3f} x" in verdict.measured
+
+
+def test_what_was_not_measured_is_not_reported():
+    rows = report.medians([figures("taskiq")])
+    assert not list(report.verdicts(rows))
+
+
+def test_the_report_tells_the_spread_and_the_overhead():
+    said = report.text([figures("taskiq", wall_s=each, bodies_s=0.5) for each in (1, 2, 3)])
+    assert "0.050 to 0.150 s" in said
+    assert "| 0.075 s |" in said
+
+
+def test_a_loaded_machine_is_told():
+    assert "Measure again" in report.text([figures("taskiq", other_load=0.5)])
+
+
+def test_the_report_is_written_between_its_marks_and_replaces_what_was_there(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(README.read_text())
+    program._write("one", page)
+    program._write("two", page)
+    said = page.read_text()
+    assert "two" in said
+    assert "\none\n" not in said
+    assert said.startswith("# Benchmarks")
+    assert said.count("<!-- figures -->") == said.count("<!-- end of figures -->") == 1
+
+
+def test_the_plot_is_a_picture(tmp_path):
+    rows = report.medians([figures("taskiq"), figures("in_process"), figures("taskiq", "fan")])
+    plot.write_plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
