@@ -5,6 +5,7 @@ with all that belongs to it. An event that is nothing but a row is inserted, man
 statement, which is one transaction; any other is given to the storage's own method.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ _Type = dg.DagsterEventType
 _ONLY_A_ROW = {each.value for each in ONLY_A_ROW}
 #: Types that Dagster stores in batches, where all are of one asset.
 _BATCHED = {_Type.ASSET_MATERIALIZATION.value, _Type.ASSET_OBSERVATION.value}
+#: Between the first of them and the next event only loggers are made, between the last and the next
+#: nothing is.
+_FOLLOWED_AT_ONCE = {
+    _Type.STEP_WORKER_STARTED.value, _Type.RESOURCE_INIT_SUCCESS.value, _Type.LOGS_CAPTURED.value,
+}  # fmt: skip
 
 #: What the known row has beside the event itself and its time.
 _COLUMNS = {"run_id", "dagster_event_type", "step_key", "asset_key", "partition"}
@@ -54,6 +60,16 @@ class EventRow:
     columns: Mapping[str, Any]
     event: bytes = field(repr=False)
 
+    def packed(self) -> bytes:
+        """Return it as bytes that whoever passes them on need not understand."""
+        return b"\n".join((json.dumps(self.columns).encode(), self.event))
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "EventRow":
+        """Return what was :meth:`packed`."""
+        columns, _, event = packed.partition(b"\n")
+        return cls(json.loads(columns), event)
+
     @property
     def type(self) -> str | None:
         """Its type; None for a line that user code logged."""
@@ -63,6 +79,11 @@ class EventRow:
     def begins_a_body(self) -> bool:
         """Whether it is the last event before user code runs."""
         return self.type == _Type.STEP_START.value
+
+    @property
+    def precedes_another(self) -> bool:
+        """Whether Dagster says another event next, without waiting for anything."""
+        return self.type in _FOLLOWED_AT_ONCE
 
     @property
     def is_known(self) -> bool:

@@ -60,6 +60,10 @@ LEANED_ON: Sequence[RequiredAttribute] = [
         "create_execution_plan", "recon_job_from_origin",
     ),
     *required(names.compute_logs, "tail_to_stream"),
+    *required(dg.DagsterInstance, "_compute_log_manager", of_objects=True),
+    *required(
+        dg.DagsterInstance, "get_python_log_dagster_handler_config", "get_yaml_python_handlers"
+    ),
     *required(names.serdes, "_WHITELIST_MAP"),
     *required(names.ResolvedRunConfig, "build"),
     *required(names.ReconstructableRepository, "get_definition", "repository_load_data"),

@@ -14,6 +14,7 @@ from .names import (
     EventLogCursor,
     ExecutionStep,
     IStepContext,
+    LocalComputeLogManager,
     SerializableErrorInfo,
     StepFailureData,
     StepRetryData,
@@ -111,3 +112,8 @@ def output_files(instance: dg.DagsterInstance, run_id: str, captured: Any) -> di
         return {}
     key = manager.build_log_key_for_run(run_id, captured.event_specific_data.file_key)
     return {each: str(local.get_captured_local_path(key, each)) for each in ("out", "err")}
+
+
+def write_compute_logs_to(instance: dg.DagsterInstance, directory: str) -> None:
+    """Have an ephemeral instance write what its steps print, as others do."""
+    instance._compute_log_manager = LocalComputeLogManager(directory)

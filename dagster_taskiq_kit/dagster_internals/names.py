@@ -83,6 +83,7 @@ try:
     )
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
     from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
     from dagster._core.storage.tags import GRPC_INFO_TAG, MAX_RUNTIME_SECONDS_TAG
     from dagster._core.system_config.objects import ResolvedRunConfig
@@ -159,6 +160,7 @@ __all__ = [
     "LaunchRunContext",
     "LoadableTargetOrigin",
     "LoadedRepositories",
+    "LocalComputeLogManager",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "ModuleCodePointer",
     "ModuleTarget",

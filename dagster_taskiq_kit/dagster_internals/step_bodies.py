@@ -22,8 +22,6 @@ from .names import (
 )
 from .planning import FindPlan, _planned_once
 
-_step_worker_started = dg.DagsterEvent.step_worker_started
-
 #: Where ``taskiq_executor`` and its old name are made; a ``.configured()`` copy is made there too.
 _RESUMING_EXECUTORS = (
     "dagster_taskiq_kit.orchestration.executor",
@@ -58,18 +56,26 @@ def executor_name(job: ReconstructableJob) -> str:
     return job.get_definition().executor_def.name
 
 
-def say_where_steps_run(sentence: str, metadata: Mapping[str, str]) -> None:
-    """Make the event "Step worker started" tell which worker took the step, in this child only."""
+@contextlib.contextmanager
+def saying_where_steps_run(
+    sentence: str, metadata: Mapping[str, str]
+) -> Generator[None, None, None]:
+    """Make the event "Step worker started" tell which worker took the step."""
+    original = dg.DagsterEvent.step_worker_started
 
     def step_worker_started(  # Dagster's own parameters
         log_manager: Any, job_name: str, message: str, metadata: Any, step_key: str | None
     ) -> dg.DagsterEvent:
-        return _step_worker_started(
+        return original(
             log_manager, job_name, f"{message} {sentence}", {**metadata, **where}, step_key
         )
 
     where = {name: dg.MetadataValue.text(value) for name, value in metadata.items()}
     dg.DagsterEvent.step_worker_started = staticmethod(step_worker_started)
+    try:
+        yield
+    finally:
+        dg.DagsterEvent.step_worker_started = staticmethod(original)
 
 
 def step_events(

@@ -14,10 +14,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ..dagster_internals.event_rows import EventRow, EventStore, NotNow
 from ..dagster_internals.first_questions import FirstQuestions
@@ -101,10 +100,10 @@ class EventRelay:
         """Whether it can take events."""
         return self._store is not None
 
-    def take(self, key: str, columns: Mapping[str, Any], event: bytes) -> None:
-        """Store an event of a delivery, after those that came before."""
+    def take(self, key: str, row: bytes) -> None:
+        """Store an event of a delivery, packed, after those that came before."""
         self._known.add(key)
-        self._put(_Said(key, EventRow(columns, event)))
+        self._put(_Said(key, EventRow.unpacked(row)))
 
     def when_stored(self, key: str, then: Then) -> None:
         """Call ``then`` when all that came of a delivery is stored, or cannot be."""

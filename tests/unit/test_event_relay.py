@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_taskiq_kit.dagster_internals.event_rows import NotNow
+from dagster_taskiq_kit.dagster_internals.event_rows import EventRow, NotNow
 from dagster_taskiq_kit.host.process_group import wait_until
 from dagster_taskiq_kit.worker import event_relay
 from dagster_taskiq_kit.worker.event_relay import EventRelay
@@ -61,11 +61,8 @@ def quick(monkeypatch):
 
 def say(relay, key, *numbers, plain=True, bad=False):
     for number in numbers:
-        relay.take(
-            key,
-            {"key": key, "plain": plain, "bad": bad, "dagster_event_type": None},
-            b"%d" % number,
-        )
+        columns = {"key": key, "plain": plain, "bad": bad, "dagster_event_type": None}
+        relay.take(key, EventRow(columns, b"%d" % number).packed())
 
 
 FAULTS = st.lists(st.sampled_from(["", "", "before", "after"]), max_size=30)

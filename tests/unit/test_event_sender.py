@@ -80,7 +80,7 @@ def test_no_alarm_tears_a_packet(ends, alarms):
     for number in range(3_000):
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.00001 * (number % 20 + 1))
-            sender.send({}, b"%d" % number)
+            sender.send(b"%d" % number)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except Alarm:
             rung += 1
@@ -116,7 +116,7 @@ def test_a_child_with_too_much_unstored_waits(ends, count, size):
 
     def say():
         for _ in range(count):
-            sender.send({}, b"1".rjust(size))
+            sender.send(b"1".rjust(size))
         done.set()
 
     threading.Thread(target=say, daemon=True).start()
@@ -131,7 +131,7 @@ def test_a_child_with_too_much_unstored_waits(ends, count, size):
 def test_one_event_that_is_larger_than_the_bound_goes_through(ends):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
     sender.open()
-    sender.send({}, b"1".rjust(2 * event_sender._MOST_BYTES))
+    sender.send(b"1".rjust(2 * event_sender._MOST_BYTES))
     sender.settle()
     assert worker.events == [1]
 
@@ -140,17 +140,33 @@ def test_nothing_is_asked_when_nothing_is_unstored(ends):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
     sender.open()
     sender.settle()
-    sender.send({}, b"1")
+    sender.send(b"1")
     sender.settle()
     sender.settle()
     assert [type(packet) for packet in worker.heard] == [Event, Barrier]
+
+
+def test_an_event_that_another_follows_goes_with_it_or_with_whatever_waits_or_ends(ends):
+    worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
+    sender.open()
+    sender.send(b"1", more_follows=True)
+    sender.send(b"2", more_follows=True)
+    assert worker.heard == []
+    sender.send(b"3")
+    assert wait_until(lambda: worker.events == [1, 2, 3], 20)
+    sender.send(b"4", more_follows=True)
+    sender.settle()
+    assert worker.events == [1, 2, 3, 4]
+    sender.send(b"5", more_follows=True)
+    sender.close()
+    assert wait_until(lambda: worker.events == [1, 2, 3, 4, 5], 20)
 
 
 def test_an_event_that_was_refused_fails_whoever_waits_for_it(ends):
     Worker(ends[1], failure="disk on fire")
     sender = EventSender(Wire(ends[0]))
     sender.open()
-    sender.send({}, b"1")
+    sender.send(b"1")
     with pytest.raises(EventsNotStored, match="database: disk on fire. What follows"):
         sender.settle()
 
@@ -161,7 +177,7 @@ def test_threads_that_log_at_once_tear_nothing(ends):
 
     def say(first):
         for number in range(first, first + 500):
-            sender.send({}, b"%d" % number)
+            sender.send(b"%d" % number)
             if number % 100 == 0:
                 sender.settle()
 
@@ -181,7 +197,7 @@ def test_nothing_is_said_after_the_end_whatever_a_thread_has_to_say(ends):
     told = []
 
     def say():
-        while sender.send({}, b"1"):
+        while sender.send(b"1"):
             told.append(1)
 
     talker = threading.Thread(target=say)
@@ -200,7 +216,7 @@ def test_a_child_that_is_told_to_end_does_not_wait_for_ever(ends, monkeypatch):
     worker, sender = Worker(ends[1]), EventSender(Wire(ends[0]))
     sender.open()
     worker.answers.clear()
-    sender.send({}, b"1")
+    sender.send(b"1")
     with internals.capture_interrupts():
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(internals.DagsterExecutionInterruptedError):

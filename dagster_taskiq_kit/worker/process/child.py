@@ -1,64 +1,39 @@
-"""The child: the process in which a run or a step really executes.
+"""The child: the process in which runs, steps and tasks really execute.
 
-Invariant: only here does the body of a run, step or task begin, and only after the worker answered
-``go`` for this message (``claimed -> running``); the user's modules may have been imported before.
-While a body executes, only its child writes events of its step. A child executes one message, or
-steps of one run that shares its processes, one after the other. It leaves by ``os._exit``: nothing
-that it inherited is finalized twice.
+Invariant: a child executes one message, or steps of one run that shares its processes, one after
+the other; the user's modules may have been imported before. It leaves by ``os._exit``: nothing that
+it inherited is finalized twice.
 """
 
 import json
 import os
-import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import dagster as dg
 
 from ...broker.connection import treat_refusals_as_outages
-from ...config.routing import old_tags_note
-from ...dagster_internals import log_events, step_bodies
-from ...dagster_internals import names as internals
 from ...dagster_internals.code_locations import LoadedCode
-from ...dagster_internals.first_questions import FirstAnswers, answer_first_questions
-from ...dagster_internals.log_events import STEP_ENDS
-from ...dagster_internals.planning import StepNotThere
 from ...dagster_internals.postgres.outages import open_instance_through_outages
-from ...dagster_internals.postgres.pool import note_that_shard_exists
-from ...dagster_internals.relayed_events import relay_events
-from ...vocabulary.errors import CodeError, NotInLoadedCode, ProtocolError
-from ...vocabulary.messages import Message, RunMessage, StepMessage, TaskMessage, from_data
+from ...dagster_internals.relayed_events import RelayedEvents
+from ...vocabulary.errors import CodeError, ProtocolError
+from ...vocabulary.messages import Message, StepMessage, TaskMessage, from_data
 from ...vocabulary.states import Kind, State
-from ..place import Place
 from ..warm.prepared_jobs import PreparedJobs
-from .code_notes import warn, warn_of_other_code
-from .event_sender import EventSender, before_a_process_begins
+from .body_executor import MOST_SAID, BodyExecutor, NotAllowed, fail_run, wait_for_go
 from .lifecycle import LINGER_S, leave, threads_left
-from .protocol import Begin, Done, Go, Output, Prints, Rests, Runs, Start, Stop, name_of
+from .protocol import Begin, Done, Rests, Start, Stop, name_of
 from .wire import Wire
 
-#: An output is announced, then stored.
-_OUTPUTS = {dg.DagsterEventType.STEP_OUTPUT, dg.DagsterEventType.HANDLED_OUTPUT}
-
-#: Characters of an error that travel with the end of a message.
-_MOST_SAID = 65_536
-
-_SETTLE_PAUSE_S = 0.1
+_LEFT_PAUSE_S = 0.1
 #: Threads that are about to end when their step does are nothing to speak of.
 _THREADS_MAY_TAKE_S = 1.0
-
-Outcome = tuple[State, Mapping[str, Any]]
-
-
-class NotAllowed(Exception):
-    """The worker did not answer ``go``: the message is cancelled or somebody else's now."""
 
 
 def serve(
     code: LoadedCode,
     prepared: PreparedJobs,
     instance: dg.DagsterInstance,
+    relayed: RelayedEvents,
     wire: Wire,
 ) -> None:
     """Execute what comes, report, and leave the process; never returns.
@@ -69,16 +44,18 @@ def serve(
         code: The code location, already loaded.
         prepared: Plans of its jobs.
         instance: The Dagster instance, without open connections.
+        relayed: What hands over the events of its steps, where the worker stores them.
         wire: To the fork server.
     """
-    child = _Child(code, prepared, instance, wire)
+    executor = BodyExecutor(code, prepared, instance, relayed, wire)
     message: Message | None = None
     try:
         executed, goes_on = 0, True
         while goes_on:
             start = _wait_for_start(wire)
-            message = from_data(Kind(start.kind), json.loads(start.body))
-            ended_well = child.serve(message, start)
+            treat_refusals_as_outages()  # the broker has let this worker in
+            message = message_of(start)
+            ended_well = executor.execute(message, start)
             executed += 1
             goes_on = ended_well and start.group != "" and executed < start.fuse_limit
             if goes_on:
@@ -92,105 +69,9 @@ def serve(
             leave()
 
 
-class _Child:
-    """What executes messages in this process, one after the other.
-
-    Args:
-        code: The code location.
-        prepared: Plans of its jobs.
-        instance: The Dagster instance.
-        wire: To the fork server.
-    """
-
-    def __init__(
-        self, code: LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance, wire: Wire
-    ) -> None:
-        self._code = code
-        self._prepared = prepared
-        self._instance = instance
-        self._wire = wire
-        #: Says the events of its steps; None where they are stored here.
-        self._sender: EventSender | None = None
-        self._has_ended = False
-
-    def serve(self, message: Message, start: Start) -> bool:
-        """Execute a message and say how it ended; False when this process had better leave."""
-        self._has_ended = False
-        try:
-            outcome, detail = self._execute(message, start)
-            self._end(outcome, detail)
-            return outcome in (State.SUCCEEDED, State.FAILED)
-        except NotAllowed:
-            pass
-        except (KeyboardInterrupt, internals.DagsterExecutionInterruptedError):
-            self._end(State.CANCELLED, {"reason": "Interrupted."})
-        except BaseException as error:  # noqa: BLE001  (the last word of this process)
-            refused = isinstance(error, CodeError)
-            info = internals.serializable_error_info_from_exc_info(sys.exc_info())
-            reason = str(error) if refused else info.to_string()
-            reason = _fail_run(self._instance, message, reason)
-            self._end(State.REFUSED if refused else State.CRASHED, {"reason": reason[-_MOST_SAID:]})
-        return False
-
-    def _execute(self, message: Message, start: Start) -> Outcome:
-        if isinstance(message, TaskMessage):
-            self._wire.send(Begin())
-            _wait_for_go(self._wire)
-            return _execute_task(message)
-        with internals.capture_interrupts():
-            internals.pop_captured_interrupt()  # of a message before this one
-            self._wire.send(Begin())
-            if isinstance(message, StepMessage) and start.relays:
-                run = self._read_by_worker(message)
-            else:
-                # Read while the question is answered, so that the permission costs no time.
-                run = self._instance.get_run_by_id(message.run_id)
-                _wait_for_go(self._wire)
-            if isinstance(message, RunMessage) and message.settle_s:
-                _settle(message.settle_s)
-                run = self._instance.get_run_by_id(message.run_id)
-            if run is None:
-                reason = f"There is no run {message.run_id} in this instance."
-                return State.REFUSED, {"reason": reason}
-            job, place = self._code.job(message.code), Place(**start.place)
-            if isinstance(message, RunMessage):
-                return _execute_run(
-                    self._instance, run, message, job, place, self._wire, self._code
-                )
-            return self._execute_step(message, run, job, place)
-
-    def _read_by_worker(self, message: StepMessage) -> internals.DagsterRun | None:
-        """Return the run, as its worker has read it; from here on the worker stores the events."""
-        if self._sender is None:
-            self._sender = EventSender(self._wire)
-            relay_events(self._instance, message.run_id, self._sender)
-            before_a_process_begins(self._sender.settle)
-        go = _wait_for_go(self._wire)
-        self._sender.open()
-        if not go.body:
-            return self._instance.get_run_by_id(message.run_id)
-        answers = FirstAnswers.of(go.body)
-        answer_first_questions(self._instance, message.step_key, answers)
-        return answers.run
-
-    def _execute_step(
-        self, message: StepMessage, run: internals.DagsterRun, job: Any, place: Place
-    ) -> Outcome:
-        code = self._code
-        step_bodies.say_where_steps_run(str(place), {**place.metadata(), "code": code.fingerprint})
-        warn_of_other_code(self._instance, run, code, place, message.step_key)
-        try:
-            return _execute_step(self._prepared, self._instance, run, message, job, self._wire)
-        except StepNotThere:
-            what = f"step {message.step_key!r} in job {message.code.job!r}"
-            raise NotInLoadedCode(what, code.location, code.loaded_at_s) from None
-
-    def _end(self, outcome: State, detail: Mapping[str, Any]) -> None:
-        if self._sender is not None:
-            self._sender.close()  # threads that the step has left may have more to say
-        if not self._has_ended:
-            self._has_ended = True
-            self._wire.send(Done(outcome.value, dict(detail)))
+def message_of(start: Start) -> Message:
+    """Return the message that is to be executed."""
+    return from_data(Kind(start.kind), json.loads(start.body))
 
 
 def refuse_one(error: CodeError, wire: Wire) -> None:
@@ -202,35 +83,19 @@ def refuse_one(error: CodeError, wire: Wire) -> None:
     """
     try:
         start = _wait_for_start(wire)
-        message = from_data(Kind(start.kind), json.loads(start.body))
+        message = message_of(start)
         wire.send(Begin())
-        _wait_for_go(wire)
+        wait_for_go(wire)
         try:
             with open_instance_through_outages() as instance:
-                reason = _fail_run(instance, message, str(error))
+                reason = fail_run(instance, message, str(error))
         except Exception as also:  # noqa: BLE001  (an instance that cannot be opened)
             reason = f"{error}\nIts run is not told: {also}"
-        wire.send(Done(State.REFUSED.value, {"reason": reason[-_MOST_SAID:]}))
+        wire.send(Done(State.REFUSED.value, {"reason": reason[-MOST_SAID:]}))
     except NotAllowed:
         pass
     finally:
         leave()
-
-
-def _fail_run(instance: dg.DagsterInstance, message: Message | None, reason: str) -> str:
-    """Say in the run's own log why it cannot be executed: nobody else would.
-
-    Returns:
-        The reason, with why the run could not be told, if it could not.
-    """
-    try:
-        if isinstance(message, RunMessage):
-            run = instance.get_run_by_id(message.run_id)
-            if run is not None and not run.is_finished:
-                instance.report_run_failed(run, reason)
-    except Exception as also:  # noqa: BLE001  (what cannot be written is told all the same)
-        return f"{reason}\nIts run could not be told: {also}"
-    return reason
 
 
 def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> None:
@@ -239,7 +104,7 @@ def _say_what_is_left(instance: dg.DagsterInstance, message: Message | None) -> 
         return
     until_s = time.monotonic() + _THREADS_MAY_TAKE_S
     while (left := threads_left()) and time.monotonic() < until_s:
-        time.sleep(_SETTLE_PAUSE_S)
+        time.sleep(_LEFT_PAUSE_S)
     run = instance.get_run_by_id(message.run_id) if left else None
     step_key = message.step_key if isinstance(message, StepMessage) else None
     if run is not None:
@@ -267,129 +132,3 @@ def _wait_for_start(wire: Wire) -> Start:
     if not isinstance(packet, Start):
         raise ProtocolError(f"packet {name_of(packet)!r} came to a child that waits")
     return packet
-
-
-def _wait_for_go(wire: Wire) -> Go:
-    packet = wire.receive()
-    if not isinstance(packet, Go):
-        raise NotAllowed
-    treat_refusals_as_outages()
-    return packet
-
-
-def _execute_task(message: TaskMessage) -> Outcome:
-    from .user_task import execute_task
-
-    result = execute_task(message)
-    if result.is_err:
-        return State.FAILED, {"reason": f"{type(result.error).__name__}: {result.error}"}
-    return State.SUCCEEDED, {}
-
-
-def _settle(seconds: float) -> None:
-    """Wait, unless this process is told to end."""
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
-        if internals.check_captured_interrupt():
-            raise internals.DagsterExecutionInterruptedError
-        time.sleep(_SETTLE_PAUSE_S)
-
-
-def _execute_step(
-    prepared: PreparedJobs,
-    instance: dg.DagsterInstance,
-    run: internals.DagsterRun,
-    message: StepMessage,
-    job: Any,
-    wire: Wire,
-) -> Outcome:
-    note_that_shard_exists(instance, run.run_id)
-    outputs, end = 0, None
-    for event in step_bodies.step_events(instance, run, message, job, prepared.find):
-        if event.event_type is dg.DagsterEventType.STEP_OUTPUT:
-            outputs += 1
-        if message.tell_outputs and event.event_type in _OUTPUTS:
-            wire.send(Output())
-        if event.event_type is dg.DagsterEventType.LOGS_CAPTURED:
-            wire.send(Prints(log_events.output_files(instance, run.run_id, event)))
-        if event.event_type in STEP_ENDS:
-            end = State.SUCCEEDED if event.is_step_success else State.FAILED
-        if event.is_resource_init_failure:
-            end = State.FAILED  # the orchestrator writes the end that belongs to it
-    if end is not None:
-        return end, {"outputs": outputs}
-    if run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
-        return State.CANCELLED, {"reason": f"The run is {run.status.value}."}
-    return State.REFUSED, {
-        "reason": f"Attempt {message.attempt} of step {message.step_key!r} has begun before.",
-        "begun_before": True,
-    }
-
-
-def _execute_run(
-    instance: dg.DagsterInstance,
-    run: internals.DagsterRun,
-    message: RunMessage,
-    job: Any,
-    place: Place,
-    wire: Wire,
-    code: LoadedCode,
-) -> Outcome:
-    status = dg.DagsterRunStatus
-    if run.is_finished:
-        return State.REFUSED, {"reason": f"The run is over: {run.status.value}."}
-    if run.status is status.CANCELING:
-        instance.report_run_canceled(run)
-        return State.CANCELLED, {"reason": "The run was cancelled before it began."}
-    if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
-        return State.REFUSED, {"reason": "The run is executing elsewhere."}
-    resume = run.status is status.STARTED
-    resumable = step_bodies.can_resume(job)
-    if resume and not resumable:
-        sentence = (
-            f"The process of this run ended before the run did, and its executor "
-            f"{step_bodies.executor_name(job)!r} cannot resume: it would execute finished steps "
-            "again. Use taskiq_executor, or turn on run_retries and tag the run with "
-            "dagster/max_retries."
-        )
-        instance.report_run_failed(run, sentence)
-        return State.FAILED, {"reason": sentence}
-    wire.send(Runs(resumable))
-    metadata = {"code": dg.MetadataValue.text(code.fingerprint)}
-    instance.report_engine_event(str(place), run, internals.EngineEventData(metadata=metadata))
-    warn_of_other_code(instance, run, code, place)
-    if not resumable:
-        _note_old_tags(instance, run)  # else its orchestrator does
-    _resume_nothing_that_is_over(instance)
-    succeeded = step_bodies.execute_run(instance, message, job, resume=resume)
-    after = instance.get_run_by_id(run.run_id)
-    if after is not None and not after.is_finished and _was_cancelled(instance, run.run_id):
-        # RUN_START was written after RUN_CANCELING: Dagster took the status back to STARTED.
-        instance.report_run_canceled(after)
-        return State.CANCELLED, {"reason": "The run was cancelled in the moment it began."}
-    return (State.SUCCEEDED if succeeded else State.FAILED), {}
-
-
-def _resume_nothing_that_is_over(instance: dg.DagsterInstance) -> None:
-    """Have an interrupted run that has ended meanwhile, by its maximum runtime, not be resumed.
-
-    Dagster asks whether it will be before it looks whether it has ended, and says so in its log.
-    """
-    will_resume = instance.run_will_resume
-
-    def will_resume_what_is_open(run_id: str) -> bool:
-        run = instance.get_run_by_id(run_id)
-        return run is not None and not run.is_finished and will_resume(run_id)
-
-    instance.run_will_resume = will_resume_what_is_open  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _note_old_tags(instance: dg.DagsterInstance, run: internals.DagsterRun) -> None:
-    note = old_tags_note(run.tags)
-    if note is not None:
-        warn(instance, run, note)
-
-
-def _was_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:
-    canceling = {dg.DagsterEventType.RUN_CANCELING}
-    return bool(instance.get_records_for_run(run_id, of_type=canceling, limit=1).records)

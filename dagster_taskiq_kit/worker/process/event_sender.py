@@ -11,14 +11,14 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from ...dagster_internals import names as internals
 from ...host.deferred_signals import DeferredSignals
 from ...vocabulary.errors import EventsNotStored
-from .protocol import Barrier, Committed, Event
+from .protocol import Barrier, Committed, Event, Packet
 from .wire import Wire
 
 #: What a child may have said that is not known to be stored.
@@ -42,6 +42,8 @@ class EventSender:
         # Re-entered by what the garbage collector finalizes, which may log.
         self._lock = threading.RLock()
         self._unstored, self._unstored_bytes = 0, 0
+        #: Said together with the next one.
+        self._held: list[Packet] = []
         #: Numbers of the last barrier that was said, and of the last one that was answered.
         self._barriers, self._answered = 0, 0
         self._failure = ""
@@ -57,21 +59,28 @@ class EventSender:
         self._unstored, self._unstored_bytes, self._failure = 0, 0, ""
         self._open = True
 
-    def send(self, columns: Mapping[str, Any], event: bytes) -> bool:
+    def send(self, row: bytes, *, more_follows: bool = False) -> bool:
         """Say an event; False when this process has to store it itself.
+
+        Args:
+            row: The event, packed.
+            more_follows: Another one is said at once, before any code of the user's runs, and
+                this one goes with it: each send wakes another process.
 
         Raises:
             EventsNotStored: The database refused an earlier one.
         """
-        full = self._unstored_bytes + len(event) > _MOST_BYTES or self._unstored >= _MOST_EVENTS
+        full = self._unstored_bytes + len(row) > _MOST_BYTES or self._unstored >= _MOST_EVENTS
         if full:
             self.settle()
         with DeferredSignals(), self._lock:
             if not self.is_open:
                 return False
             self._unstored += 1
-            self._unstored_bytes += len(event)
-            self._wire.send_undisturbed(Event(columns, event))
+            self._unstored_bytes += len(row)
+            self._held.append(Event(row))
+            if not more_follows:
+                self._send_held()
             return True
 
     def settle(self) -> None:
@@ -94,7 +103,15 @@ class EventSender:
     def close(self) -> None:
         """Say nothing, whatever thread has something to say: the end of the step is said next."""
         with DeferredSignals(), self._lock:
+            if self.is_open:
+                self._send_held()
             self._open = False
+
+    def _send_held(self, *, with_it: Sequence[Packet] = ()) -> None:
+        packets = [*self._held, *with_it]
+        self._held.clear()
+        if packets:
+            self._wire.send_undisturbed(*packets)
 
     def _settle(self, signals: DeferredSignals) -> bool:
         """Return whether an answer came; without one, this process shall end."""
@@ -107,7 +124,7 @@ class EventSender:
                 return True
             self._barriers += 1
             number, events, size = self._barriers, self._unstored, self._unstored_bytes
-            self._wire.send_undisturbed(Barrier(number))
+            self._send_held(with_it=[Barrier(number)])
             while self._answered < number:
                 if patience.is_over():
                     return False

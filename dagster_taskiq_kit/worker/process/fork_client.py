@@ -281,7 +281,7 @@ class ForkServerClient:
         if self.relay is None:
             raise ProtocolError("a child said an event though nobody stores it")
         if isinstance(packet, Event):
-            self.relay.take(key, packet.columns, packet.body)
+            self.relay.take(key, packet.body)
         else:
             number = packet.number
             self.relay.when_stored(key, lambda why: self._committed(key, number, why))

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -22,14 +23,32 @@ from ...dagster_internals.postgres import pool as instance_pool
 from ...dagster_internals.postgres.event_insert import store_plain_events_by_one_statement
 from ...dagster_internals.postgres.outages import open_instance_through_outages
 from ...dagster_internals.postgres.repeated_statements import repeat_what_broke
+from ...dagster_internals.relayed_events import RelayedEvents
+from ...dagster_internals.step_logging import configure_logging_once
 from ...vocabulary.errors import CodeLoadFailed
 from ..warm.generators import found_generators, reseed
 from ..warm.prepared_jobs import PreparedJobs
-from ..warm.rehearsal import rehearse
 from .child import refuse_one, serve
+from .event_sender import before_a_process_begins
 from .lifecycle import be_guarded, become_child
 from .protocol import Guarded, Imported
+from .rehearsal import rehearse
 from .wire import Wire
+
+
+@dataclass(frozen=True)
+class Base:
+    """All that a child needs beside the user's code.
+
+    Args:
+        instance: The instance, disconnected.
+        relayed: What hands over the events of a child's steps, set up.
+        why_not_relayed: Why children store them themselves; '' when they need not.
+    """
+
+    instance: dg.DagsterInstance
+    relayed: RelayedEvents
+    why_not_relayed: str
 
 
 class Maker(ABC):
@@ -71,14 +90,12 @@ class WarmMaker(Maker):
     Args:
         code: The user's code.
         prepared: Plans of its jobs.
-        instance: The instance, disconnected.
+        base: All else.
     """
 
-    def __init__(
-        self, code: LoadedCode, prepared: PreparedJobs, instance: dg.DagsterInstance
-    ) -> None:
+    def __init__(self, code: LoadedCode, prepared: PreparedJobs, base: Base) -> None:
         super().__init__()
-        self._loaded = (code, prepared, instance)
+        self._loaded = (code, prepared, base.instance, base.relayed)
         self._generators = found_generators()
 
     def _serve(self, control: Wire) -> None:
@@ -91,31 +108,28 @@ class LayeredMaker(Maker):
 
     Args:
         location: The code location, as JSON.
-        instance: The instance, disconnected.
+        base: All else.
     """
 
-    def __init__(self, location: str, instance: dg.DagsterInstance) -> None:
+    def __init__(self, location: str, base: Base) -> None:
         super().__init__()
         self._location = location
-        self._instance = instance
+        self._base = base
 
     def _serve(self, control: Wire) -> None:
         reseed(found_generators())
         began_s = time.monotonic()
         try:
-            code, prepared = import_code(self._location, self._instance, prepare=False)
+            code, prepared = import_code(self._location, self._base.instance, prepare=False)
         except CodeLoadFailed as error:
             refuse_one(error, control)
         else:
             control.send(Imported(time.monotonic() - began_s))
-            serve(code, prepared, self._instance, control)
+            serve(code, prepared, self._base.instance, self._base.relayed, control)
 
 
-def open_base() -> tuple[dg.DagsterInstance, str]:
+def open_base() -> Base:
     """Make all that a child needs beside the user's code.
-
-    Returns:
-        The instance, disconnected, and why its children store their events themselves, or ''.
 
     To be called before code is loaded: the rehearsal sets Dagster's global DefinitionsLoadContext.
     """
@@ -126,10 +140,16 @@ def open_base() -> tuple[dg.DagsterInstance, str]:
     why_not = why_not_relayed(instance)
     instance_pool.pool_connections(instance)
     instance_pool.warm_instance(instance)
+    configure_logging_once(instance)
     store_plain_events_by_one_statement(instance)
     repeat_what_broke(instance)
+    relayed = RelayedEvents()
+    if not why_not:
+        relayed.replace_storing(instance)
+        relayed.settle_before_statements()
+        before_a_process_begins(relayed.settle)
     instance_pool.close_connections(instance)
-    return instance, why_not
+    return Base(instance, relayed, why_not)
 
 
 def import_code(

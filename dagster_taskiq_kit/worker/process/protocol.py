@@ -143,11 +143,9 @@ class Event:
     """Store an event of my step, after those that I said before.
 
     Args:
-        columns: What the log can be searched by.
-        body: The event itself, as Dagster's JSON.
+        body: Its row, packed.
     """
 
-    columns: Mapping[str, Any]
     body: bytes = field(repr=False)
 
 

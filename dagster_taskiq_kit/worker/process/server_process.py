@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import dagster as dg
 
+from ...host.huge_pages import use_huge_pages
 from ...vocabulary.errors import CodeLoadFailed, InterpreterUnfit
 from ..warm.generators import chosen_seeds_noted
 from ..warm.import_effects import ImportWatch
@@ -87,10 +88,10 @@ def be_server(worker: socket.socket, location: str, layers: Layers | None = None
 def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
     """Load the code; None when that failed, which was said."""
     try:
-        instance, stores = open_base()
+        base = open_base()
         before = set(sys.modules)
         with ImportWatch(json.loads(location)["name"]) as watch, chosen_seeds_noted():
-            code, prepared = import_code(location, instance, prepare=True)
+            code, prepared = import_code(location, base.instance, prepare=True)
     except CodeLoadFailed as error:
         _say_failed(worker, error.location, error.user_traceback)
         return None
@@ -106,14 +107,14 @@ def _warm_maker(worker: socket.socket, location: str) -> Maker | None:
     _keep_pages_shared()
     ready = Ready(
         os.getpid(), "warm", pointers=pointers, tasks=tasks, source=source, dagster=dg.__version__,
-        stores=stores,
+        stores=base.why_not_relayed,
     )  # fmt: skip
     worker.sendall(pack(ready))
-    return WarmMaker(code, prepared, instance)
+    return WarmMaker(code, prepared, base)
 
 
 def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Maker:
-    instance, stores = open_base()
+    base = open_base()
     with ImportWatch("ahead") as watch:
         for name in layers.modules:
             # One that wants what is left out here is imported with the user's code.
@@ -128,11 +129,11 @@ def _layered_maker(worker: socket.socket, location: str, layers: Layers) -> Make
             Ready(
                 os.getpid(), "layered" if layers.modules else "cold",
                 why=layers.why, pointers=layers.pointers, tasks=layers.tasks, source=layers.source,
-                dagster=dg.__version__, stores=stores,
+                dagster=dg.__version__, stores=base.why_not_relayed,
             )
         )
     )  # fmt: skip
-    return LayeredMaker(location, instance)
+    return LayeredMaker(location, base)
 
 
 def _begin_anew(worker: socket.socket, location: str, layers: Layers) -> NoReturn:
@@ -155,6 +156,7 @@ def _keep_pages_shared() -> None:
     sys.stdout.flush()  # what the code printed while it loaded is not each child's to say again
     gc.collect()
     gc.freeze()
+    use_huge_pages()
     gc.disable()  # in the fork server only: a collection would copy every page it visits
 
 

@@ -75,9 +75,9 @@ class Wire:
         with DeferredSignals():
             return self.send_undisturbed(packet)
 
-    def send_undisturbed(self, packet: Packet) -> bool:
-        """Send one packet, for a caller that has deferred signals; False as for :meth:`send`."""
-        packed = pack(packet)
+    def send_undisturbed(self, *packets: Packet) -> bool:
+        """Send packets, for a caller that has deferred signals; False as for :meth:`send`."""
+        packed = b"".join([pack(packet) for packet in packets])
         try:
             with self._sending:
                 self._socket.sendall(packed)
