@@ -34,6 +34,7 @@ test-libraries: ## what steps do after the import of each library of the table, 
 bench: ## the comparison with Dagster's executors and dagster-celery, into benchmarks/README.md
 	@$(PYTHON) tools/setup_venv.py $(VENV) test
 	@$(BIN)/python -m benchmarks --json benchmarks/latest.json --plot benchmarks/latest.png --write benchmarks/README.md
+	@$(BIN)/python -m benchmarks.latencies --write benchmarks/README.md
 	@$(BIN)/python -m benchmarks --job chain --imports pandas --peers
 
 bench-cli: ## how long --help takes, beside dagster-celery's

@@ -6,10 +6,8 @@ Invariant: whatever ends it, a signal included, everything that it started ends 
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,11 +15,9 @@ from dagster_taskiq_kit.code_locations.code_location import WARM_CHOICES
 
 from . import jobs, report
 from .measurements import MEASUREMENTS
+from .page import write_figures
 from .plot import write_plot
 from .rounds import run_rounds
-
-#: Marks in a page of what is written by ``--write``.
-_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def main() -> None:
@@ -60,7 +56,7 @@ def main() -> None:
     if options.plot is not None:
         write_plot(rows, options.plot)
     if options.write is not None:
-        _write(text, options.write)
+        write_figures(options.write, "figures", text)
     if options.json is not None:
         everything = {
             "figures": [asdict(each) for each in figures],
@@ -68,14 +64,6 @@ def main() -> None:
             "verdicts": [asdict(verdict) for verdict in report.verdicts(rows)],
         }
         options.json.write_text(json.dumps(everything, indent=2) + "\n")
-
-
-def _write(text: str, file: Path) -> None:
-    before, _, rest = file.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
-    made = f"Measured on {time.strftime('%Y-%m-%d')} ({machine})."
-    file.write_text(f"{before}{_BEGIN}\n\n{made}\n{text}\n\n{_END}{after}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -34,13 +34,13 @@ class Contender:
         name: What it is called, also in its database's name.
         python: The interpreter of its environment.
         environment: The environment variables of its orchestrator and of its worker.
-        process_ids: Its worker, if it has one.
+        processes: Process id of its worker, if it has one, by the name of that part.
     """
 
     name: str
     python: Path
     environment: dict[str, str]
-    process_ids: Sequence[int] = ()
+    processes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -106,7 +106,7 @@ def start_worker(contender: Contender, group: ProcessGroup) -> Contender:
         raise SystemExit(f"The worker of {contender.name} is not ready:\n{log_file.read_text()}")
     if contender.name == "taskiq":
         _print_waiting_memory(program.pid)
-    return replace(contender, process_ids=[program.pid])
+    return replace(contender, processes={"worker": program.pid})
 
 
 def _print_waiting_memory(worker: int) -> None:

@@ -1,6 +1,6 @@
 """Executes one run and measures it: the same program for every contender, in its environment.
 
-Usage: python -m benchmarks.orchestrate CONTENDER JOB RESULT_FILE ADMIN_URL PROCESS_ID...
+Usage: python -m benchmarks.orchestrate CONTENDER JOB RESULT_FILE ADMIN_URL PART=PROCESS_ID...
 
 Invariant: what is counted begins right before ``execute_job`` and ends when everything that it set
 in motion is at rest. This program, its children, and the trees under the process ids are counted.
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import dagster as dg
 import psycopg2
 
 from . import jobs
-from .cpu import machine_busy_s, own_cpu_s, trees_cpu_s
+from .cpu import machine_busy_s, own_cpu_s, parts_cpu_s
 from .figures import Figures, bodies_s, steps_wall_gap
 from .measurements import MEASUREMENTS
 
@@ -27,7 +28,11 @@ _REST_S = 0.7
 
 
 def measure(
-    contender: str, job: str, instance: dg.DagsterInstance, admin_url: str, trees: list[int]
+    contender: str,
+    job: str,
+    instance: dg.DagsterInstance,
+    admin_url: str,
+    roots: Mapping[str, int],
 ) -> Figures:
     """Execute a job and measure it.
 
@@ -36,7 +41,7 @@ def measure(
         job: Name of the job.
         instance: The contender's instance.
         admin_url: A database that no contender uses, to read the server's statistics from.
-        trees: Processes that take part, beside this one.
+        roots: Processes that take part, beside this one, by the name of their part.
 
     Raises:
         RuntimeError: The run failed.
@@ -48,14 +53,17 @@ def measure(
     database = f"bench_{contender}"
     sessions = _sessions(admin, database)
     began_s, busy_s = time.monotonic(), machine_busy_s()
-    trees_s, own_s = trees_cpu_s(trees), own_cpu_s()
+    before_s, own_s = parts_cpu_s(roots), own_cpu_s()
     with dg.execute_job(recon, instance=instance) as result:
         own_s = own_cpu_s() - own_s
         run_id, success = result.run_id, result.success
     if not success:
         raise RuntimeError(f"Run {run_id} of {job} on {contender} failed; see its log above.")
     time.sleep(_REST_S)
-    cpu_s = own_s + trees_cpu_s(trees) - trees_s
+    after_s = parts_cpu_s(roots)
+    parts_s = {part: after_s[part] - before_s.get(part, 0.0) for part in after_s}
+    parts_s["orchestrator"] = own_s
+    cpu_s = sum(parts_s.values())
     elapsed_s = (time.monotonic() - began_s) * (os.cpu_count() or 1)
     other_load = max(0.0, machine_busy_s() - busy_s - cpu_s) / elapsed_s
     sessions = _sessions(admin, database) - sessions
@@ -63,8 +71,10 @@ def measure(
     entries = instance.all_logs(run_id)
     serial = job in MEASUREMENTS and MEASUREMENTS[job].serial
     steps, wall_s, gap_s = steps_wall_gap(entries, serial=serial)
-    bodies = bodies_s(entries)
-    return Figures(contender, job, steps, wall_s, gap_s, cpu_s, sessions, other_load, bodies)
+    return Figures(
+        contender, job, steps, wall_s, gap_s, cpu_s, sessions, other_load,
+        bodies_s=bodies_s(entries), parts_s=parts_s,
+    )  # fmt: skip
 
 
 def _sessions(admin: Any, database: str) -> int:
@@ -75,9 +85,10 @@ def _sessions(admin: Any, database: str) -> int:
 
 def main() -> None:
     """Entry point."""
-    contender, job, result_file, admin_url, *trees = sys.argv[1:]
+    contender, job, result_file, admin_url, *parts = sys.argv[1:]
+    roots = {name: int(pid) for name, _, pid in (part.partition("=") for part in parts)}
     with dg.DagsterInstance.get() as instance:
-        figures = measure(contender, job, instance, admin_url, [int(tree) for tree in trees])
+        figures = measure(contender, job, instance, admin_url, roots)
     Path(result_file).write_text(json.dumps(asdict(figures)))
 
 

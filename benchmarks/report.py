@@ -4,7 +4,7 @@ Invariant: what was not measured is not reported, neither as met nor as missed.
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import jobs
@@ -14,6 +14,8 @@ from .figures import Figures
 Key = tuple[str, str]
 _OURS = "taskiq"
 _NOISY = 0.15
+#: Of whom the report says which processes use the CPU.
+_WITH_BUDGET = ("taskiq", "in_process")
 _HEADER = (
     "| job | contender | wall a step | lowest to highest | overhead | gap | steps/s | CPU a step "
     "| sessions | runs | load |"
@@ -36,6 +38,7 @@ class Row:
         lowest_s: Wall seconds a step of the fastest run.
         highest_s: Wall seconds a step of the slowest run.
         overhead_s: Wall seconds a step without what the bodies took by their own word.
+        parts_s: CPU seconds a step by part.
     """
 
     contender: str
@@ -49,6 +52,7 @@ class Row:
     lowest_s: float
     highest_s: float
     overhead_s: float
+    parts_s: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,17 @@ def medians(figures: Sequence[Figures]) -> Sequence[Row]:
             min(each.wall_s / each.steps for each in group),
             max(each.wall_s / each.steps for each in group),
             statistics.median((each.wall_s - each.bodies_s) / each.steps for each in group),
+            _median_parts(group),
         )
         for (job, contender), group in groups.items()
     ]
+
+
+def _median_parts(group: Sequence[Figures]) -> Mapping[str, float]:
+    return {
+        part: statistics.median(each.parts_s.get(part, 0.0) / each.steps for each in group)
+        for part in group[0].parts_s
+    }
 
 
 def _median_gap(group: Sequence[Figures]) -> float | None:
@@ -147,6 +159,19 @@ _FASTER: Sequence[tuple[str, Key, Key, float]] = [
 ]
 
 
+def _budget(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a table of which process a step's CPU is used by."""
+    parts = list(dict.fromkeys(part for row in rows for part in row.parts_s))
+    if not parts:
+        return
+    yield ""
+    yield f"| CPU a step, ms | contender | {' | '.join(parts)} |"
+    yield "|" + "---|" * (len(parts) + 2)
+    for row in rows:
+        cells = [f"{1_000 * row.parts_s.get(part, 0.0):.1f}" for part in parts]
+        yield f"| {row.job} | {row.contender} | {' | '.join(cells)} |"
+
+
 def text(figures: Sequence[Figures]) -> str:
     """Return the whole report."""
     rows = medians(figures)
@@ -164,6 +189,7 @@ def text(figures: Sequence[Figures]) -> str:
     for verdict in verdicts(rows):
         met = "met" if verdict.met else "NOT MET"
         lines.append(f"| {verdict.figure} | {verdict.target} | {verdict.measured} | {met} |")
+    lines += _budget([row for row in rows if row.contender in _WITH_BUDGET])
     lines.append(
         "\nMedians, a step. Overhead is wall time without what bodies tell that they took; load is "
         "the share of the machine that other work used meanwhile."

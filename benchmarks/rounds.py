@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagster_taskiq_kit.host.process_group import ProcessGroup
@@ -54,7 +54,8 @@ def run_rounds(python: Path, rounds: int, jobs: Sequence[str], *, peers: bool) -
             start_worker(prepare(name, path, postgres, valkey_url, directory), group)
             for name, path in pythons.items()
         ]
-        execution = _Execution(directory, postgres.admin_url, [postgres.process_id, valkey_id])
+        servers = {"PostgreSQL": postgres.process_id, "Valkey": valkey_id}
+        execution = _Execution(directory, postgres.admin_url, servers)
         for contender in contenders:
             if contender.name not in SLOW_PEERS:  # nothing of it stays warm
                 execution.of(contender, "warm_up")
@@ -74,10 +75,10 @@ class _Execution:
     Args:
         directory: For logs and results.
         admin_url: Where PostgreSQL's statistics are read.
-        servers: Process ids of the servers.
+        servers: Process ids of the servers, by their names.
     """
 
-    def __init__(self, directory: Path, admin_url: str, servers: Sequence[int]) -> None:
+    def __init__(self, directory: Path, admin_url: str, servers: Mapping[str, int]) -> None:
         self._directory = directory
         self._admin_url = admin_url
         self._servers = servers
@@ -86,12 +87,13 @@ class _Execution:
         """Execute a job once and return what was measured."""
         result_file, log_file = self._directory / "result.json", self._directory / "run.log"
         result_file.unlink(missing_ok=True)
-        trees = [*self._servers, *contender.process_ids]
+        roots = {**self._servers, **contender.processes}
+        parts = [f"{name}={process_id}" for name, process_id in roots.items()]
         with log_file.open("wb") as log:
             program = subprocess.Popen(
                 [
                     str(contender.python), "-m", "benchmarks.orchestrate", contender.name, job,
-                    str(result_file), self._admin_url, *map(str, trees),
+                    str(result_file), self._admin_url, *parts,
                 ],
                 env=contender.environment,
                 cwd=ROOT,

@@ -1,13 +1,16 @@
 """The benchmarks: every job that is measured is there and explained, and a target is told as it is."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import jobs, plot, report
+from benchmarks import cpu, jobs, plot, report
 from benchmarks.figures import Figures
 from benchmarks.measurements import MEASUREMENTS
+from benchmarks.page import write_figures
+from dagster_taskiq_kit.worker.process import lifecycle
 
 README = Path(program.__file__).parent / "README.md"
 
@@ -50,6 +53,19 @@ def test_the_report_tells_the_spread_and_the_overhead():
     assert "| 0.075 s |" in said
 
 
+def test_the_report_tells_which_process_uses_how_much():
+    said = report.text(
+        [figures("taskiq", parts_s={"worker": each, "children": 1}) for each in (1, 3)]
+    )
+    assert "| chain | taskiq | 100.0 | 50.0 |" in said
+
+
+def test_parts_are_told_apart_by_the_names_that_the_processes_have():
+    assert (cpu.FORK_SERVER, cpu.CHILD) == (lifecycle.FORK_SERVER, lifecycle.CHILD)
+    mine = cpu.parts_cpu_s({"tests": os.getpid()})
+    assert 0 < mine["tests"] <= sum(mine.values())
+
+
 def test_a_loaded_machine_is_told():
     assert "Measure again" in report.text([figures("taskiq", other_load=0.5)])
 
@@ -57,8 +73,8 @@ def test_a_loaded_machine_is_told():
 def test_the_report_is_written_between_its_marks_and_replaces_what_was_there(tmp_path):
     page = tmp_path / "README.md"
     page.write_text(README.read_text())
-    program._write("one", page)
-    program._write("two", page)
+    write_figures(page, "figures", "one")
+    write_figures(page, "figures", "two")
     said = page.read_text()
     assert "two" in said
     assert "\none\n" not in said
