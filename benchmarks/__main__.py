@@ -20,6 +20,10 @@ from .plot import write_plot
 from .rounds import run_rounds
 
 
+def _usual() -> list[str]:
+    return [job for job, measurement in MEASUREMENTS.items() if not measurement.if_asked]
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -47,9 +51,11 @@ def main() -> None:
         parser.error("--rounds must be at least 1")
     os.environ[jobs.IMPORTS] = options.imports
     os.environ[jobs.WARM] = options.warm
+    if "widest" in (options.job or []):
+        os.environ[jobs.WIDEST] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
     figures = run_rounds(
-        Path(sys.executable), options.rounds, options.job or list(MEASUREMENTS), peers=options.peers
+        Path(sys.executable), options.rounds, options.job or _usual(), peers=options.peers
     )
     text, rows = report.text(figures), report.medians(figures)
     print(text)

@@ -19,7 +19,7 @@ SLOTS = 4
 CHAIN_STEPS = 20
 FAN_WIDTH = 100
 FUSED_STEPS = 1_000
-WIDE_WIDTH = 1_000
+WIDE_WIDTH, WIDEST_WIDTH = 1_000, 5_000
 SLEEPS, SLEEP_S = 16, 1.0
 LINES, MATERIALIZATIONS, METADATA_BYTES = 10_000, 2_000, 5_000_000
 WARM_UP_WIDTH = 8
@@ -29,6 +29,8 @@ EXECUTOR = "BENCHMARK_EXECUTOR"
 IMPORTS = "BENCHMARK_IMPORTS"
 #: How the kit's worker serves it.
 WARM = "BENCHMARK_WARM"
+#: Whether ``widest`` is: its plan takes a worker a while that is not to execute it.
+WIDEST = "BENCHMARK_WIDEST"
 CELERY_URL = "BENCHMARK_CELERY_URL"
 #: Name of the metadata by which a step tells how long its body took.
 BODY = "body_s"
@@ -146,6 +148,11 @@ def wide() -> None:
 
 
 @dg.job(executor_def=_executor())
+def widest() -> None:
+    _fan_out(WIDEST_WIDTH if os.environ.get(WIDEST) else 1)
+
+
+@dg.job(executor_def=_executor())
 def sleeps() -> None:
     for index in range(SLEEPS):
         sleeping.alias(f"sleeping_{index}")()
@@ -183,7 +190,7 @@ def warm_up() -> None:
 
 defs = dg.Definitions(
     jobs=[
-        chain, fan, fused, wide, sleeps, lines, materializations, metadata, fibonacci_10,
+        chain, fan, fused, wide, widest, sleeps, lines, materializations, metadata, fibonacci_10,
         fibonacci_40, warm_up,
     ]
 )  # fmt: skip

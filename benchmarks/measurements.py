@@ -18,11 +18,13 @@ class Measurement:
         contenders: Who executes it.
         most_rounds: In how many rounds at most.
         serial: Whether its steps form a chain.
+        if_asked: It is measured only where it is named.
     """
 
     contenders: Sequence[str]
     most_rounds: int = 1_000
     serial: bool = False
+    if_asked: bool = False
 
 
 #: By job. ``taskiq_8`` is the kit with 8 slots, otherwise it has as many as ``jobs.SLOTS`` says.
@@ -32,6 +34,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "sleeps": Measurement(("taskiq_8",)),
     "fused": Measurement(_OURS_AND_IN_PROCESS, most_rounds=1, serial=True),
     "wide": Measurement(("taskiq",), most_rounds=1),
+    "widest": Measurement(("taskiq",), most_rounds=1, if_asked=True),
     "lines": Measurement(_OURS_AND_IN_PROCESS, most_rounds=1),
     "materializations": Measurement(_OURS_AND_IN_PROCESS, most_rounds=1),
     "metadata": Measurement(_OURS_AND_IN_PROCESS),

@@ -136,6 +136,10 @@ def _cpu(row: Row) -> float:
     return row.cpu_s
 
 
+def _orchestrator(row: Row) -> float:
+    return row.parts_s["orchestrator"]
+
+
 #: What is compared, by which figure, whose, with whose, and how much of it there may be.
 _AT_MOST: Sequence[tuple[str, Callable[[Row], float], Key, Key, float]] = [
     ("chain: wall a step, of in_process's", _wall, ("chain", _OURS), ("chain", "in_process"), 0.45),
@@ -150,6 +154,14 @@ _AT_MOST: Sequence[tuple[str, Callable[[Row], float], Key, Key, float]] = [
     ("fused: wall a step, of in_process's", _wall, ("fused", _OURS), ("fused", "in_process"), 0.30),
     ("10,000 lines: wall, of in_process's", _wall, ("lines", _OURS), ("lines", "in_process"), 0.20),
     ("1,000 steps: CPU a step, of 100 steps", _cpu, ("wide", _OURS), ("fan", _OURS), 1.3),
+    (
+        "1,000 steps: orchestrator's CPU a step, of 100 steps", _orchestrator, ("wide", _OURS),
+        ("fan", _OURS), 1.3,
+    ),
+    (
+        "5,000 steps: orchestrator's CPU a step, of 100 steps", _orchestrator, ("widest", _OURS),
+        ("fan", _OURS), 1.3,
+    ),
 ]  # fmt: skip
 #: Which job is how many times as fast as whose.
 _FASTER: Sequence[tuple[str, Key, Key, float]] = [
