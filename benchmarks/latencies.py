@@ -32,6 +32,8 @@ from .servers import start_postgres, start_valkey
 _Type = dg.DagsterEventType
 _LAUNCHER = {"module": "dagster_taskiq_kit", "class": "TaskiqRunLauncher"}
 _SLOTS = 4
+#: Of both sites: it is in the environment of this process, which is theirs.
+_NAMESPACE = "latencies"
 
 Launch = Callable[[str], str]
 
@@ -82,7 +84,7 @@ def _site(
     workspace.write_text(yaml.safe_dump({"load_from": [target]}))
     config: dict[str, Any] = {"storage": {"postgres": {"postgres_url": database}}}
     with (
-        Fleet(home, url, home.name, launcher=launcher, config=config) as fleet,
+        Fleet(home, url, _NAMESPACE, launcher=launcher, config=config) as fleet,
         workspace_of(fleet.instance, [str(workspace)]) as context,
     ):
         if launcher:
