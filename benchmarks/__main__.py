@@ -51,12 +51,10 @@ def main() -> None:
         parser.error("--rounds must be at least 1")
     os.environ[jobs.IMPORTS] = options.imports
     os.environ[jobs.WARM] = options.warm
-    if "widest" in (options.job or []):
-        os.environ[jobs.WIDEST] = "1"
+    measured = options.job or _usual()
+    os.environ[jobs.MEASURED] = ",".join(measured)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))
-    figures = run_rounds(
-        Path(sys.executable), options.rounds, options.job or _usual(), peers=options.peers
-    )
+    figures = run_rounds(Path(sys.executable), options.rounds, measured, peers=options.peers)
     text, rows = report.text(figures), report.medians(figures)
     print(text)
     if options.plot is not None:
