@@ -31,8 +31,8 @@ _Type = dg.DagsterEventType
 _ONLY_A_ROW = {each.value for each in ONLY_A_ROW}
 #: Types that Dagster stores in batches, where all are of one asset.
 _BATCHED = {_Type.ASSET_MATERIALIZATION.value, _Type.ASSET_OBSERVATION.value}
-#: Between the first of them and the next event only loggers are made, between the last and the next
-#: nothing is.
+#: Types that another event follows at once. Before it code of the user's runs only after
+#: RESOURCE_INIT_SUCCESS: what makes the job's loggers.
 _FOLLOWED_AT_ONCE = {
     _Type.STEP_WORKER_STARTED.value, _Type.RESOURCE_INIT_SUCCESS.value, _Type.LOGS_CAPTURED.value,
 }  # fmt: skip
