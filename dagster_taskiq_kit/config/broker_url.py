@@ -94,7 +94,12 @@ def parse_broker_url(url: str) -> BrokerUrl:
     _check_options(url, parts.query)
     if parts.scheme in _GROUPED:
         return _grouped(url, parts)
-    if parts.scheme in _SCHEMES and (parts.hostname or (parts.scheme == "unix" and parts.path)):
+    if parts.scheme == "unix" and parts.path:
+        return BrokerUrl(url)
+    if parts.scheme in _SCHEMES and parts.hostname:
+        # redis-py takes database 0 where it cannot read the number.
+        if parts.path.strip("/") and not _WHOLE_NUMBER.fullmatch(parts.path.strip("/")):
+            raise _refusal(url, " (after the host comes the number of the database)")
         return BrokerUrl(url)
     raise _refusal(url)
 

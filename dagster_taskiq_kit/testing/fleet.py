@@ -94,13 +94,18 @@ class Fleet:
 
     @property
     def instance(self) -> dg.DagsterInstance:
-        """The Dagster instance; its launcher finds this fleet's broker."""
+        """The Dagster instance; its launcher finds this fleet's broker.
+
+        An executor in the test's own process reads the environment: there the fleet counts whose
+        instance was first used last.
+        """
         if self._instance is None:
-            # A launcher or executor in the test's own process reads them; restored at the end.
             for name, value in self._variables.items():
                 self._variables_before[name] = os.environ.get(name)
                 os.environ[name] = value
             self._instance = dg.DagsterInstance.from_config(str(self.home))
+            # Made now, while the environment is this fleet's: a second fleet may change it.
+            assert self._instance.run_launcher
         return self._instance
 
     def start_worker(

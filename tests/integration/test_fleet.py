@@ -167,6 +167,13 @@ def test_a_fleet_leaves_the_environment_as_it_was(make_fleet):
     assert dict(os.environ) == before
 
 
+def test_two_fleets_in_one_process_launch_to_their_own_brokers(make_fleet):
+    with make_fleet() as one, make_fleet() as other:
+        assert one.instance is not other.instance
+        found = [each.instance.run_launcher.settings.namespace for each in (one, other)]
+        assert found == [one.settings.namespace, other.settings.namespace]
+
+
 def test_processes_that_first_use_an_instance_at_once_agree_on_its_id(fleet):
     code = (
         "import dagster as dg; from dagster_taskiq_kit.dagster_internals.postgres.pool import instance_id;"

@@ -6,8 +6,12 @@ from dagster_taskiq_kit.config.broker_url import BrokerUrl, parse_broker_url
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "rediss://u:p@h:6380/2?ssl_ca_certs=/ca.pem", "unix:///run/valkey.sock"]
-)
+    "url",
+    [
+        "redis://h", "redis://h/", "redis://h/15", "rediss://u:p@h:6380/2?ssl_ca_certs=/ca.pem",
+        "unix:///run/valkey.sock",
+    ],
+)  # fmt: skip
 def test_one_server_is_left_as_it_is(url):
     assert parse_broker_url(url) == BrokerUrl(url)
 
@@ -39,6 +43,9 @@ def test_a_cluster_has_seeds_and_no_database():
         ("http://h", "is not a broker url: it must look like"),
         ("redis://", "is not a broker url"),
         ("redis://h:port", "is not a broker url"),
+        ("redis://:pw@h:6379/notadb", "after the host comes the number of the database"),
+        ("rediss://:pw@h:6379/0/1", "after the host comes the number of the database"),
+        ("redis://h/-1", "after the host comes the number of the database"),
         ("redis+cluster://", "it names no host"),
         ("redis+cluster://h:6379/3", "a Cluster has database 0 only"),
         ("redis+sentinel://h:26379", "it names no service after the hosts"),
