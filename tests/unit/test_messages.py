@@ -71,3 +71,21 @@ def test_a_message_is_an_ordinary_taskiq_message_without_secrets():
     assert set(body.args[0]) == {
         "run_id", "step_key", "attempt", "code", "retry_mode", "known_state", "timeout_s", "tell_outputs",
     }  # fmt: skip
+
+
+@given(
+    messages,
+    st.dictionaries(texts.filter(lambda name: name not in ("schema", "fuse_limit")), texts),
+)
+def test_a_label_of_another_release_changes_nothing(message, labels):
+    body = json.loads(encode(message))
+    said = json.dumps({**body, "labels": {**labels, **body["labels"]}}).encode()
+    assert decode(message.task_id, kind_of(message), said) == message
+
+
+def test_what_may_share_a_process_is_executed_by_a_release_that_does_not_know_of_it():
+    step = StepMessage("r", "s", 1, CODE, "plan", "{}", fuse_limit=50)
+    alone = StepMessage("r", "s", 1, CODE, "plan", "{}")
+    # Labels that a release does not know are passed over: to it both are the same message.
+    assert json.loads(encode(step))["args"] == json.loads(encode(alone))["args"]
+    assert decode(step.task_id, Kind.STEP, encode(step)) == step
