@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test test-fast test-libraries check bench bench-cli bench-metrics soak clean
+.PHONY: demo dev test test-fast test-libraries check bench bench-scale bench-cli bench-metrics soak clean
 
 demo: ## the demo job, executed on real input by real workers
 	@$(PYTHON) tools/setup_venv.py $(VENV) demo
@@ -36,6 +36,11 @@ bench: ## the comparison with Dagster's executors and dagster-celery, into bench
 	@$(BIN)/python -m benchmarks --json benchmarks/latest.json --plot benchmarks/latest.png --write benchmarks/README.md
 	@$(BIN)/python -m benchmarks.latencies --write benchmarks/README.md
 	@$(BIN)/python -m benchmarks --job chain --imports pandas --peers
+
+bench-scale: ## thousands of steps and fifty runs at once, into benchmarks/README.md: half an hour
+	@$(PYTHON) tools/setup_venv.py $(VENV) test
+	@$(BIN)/python -m benchmarks --job fan --job wide --job widest --job dynamic -n 1 --write benchmarks/README.md --marks scale
+	@$(BIN)/python -m benchmarks.at_once --write benchmarks/README.md
 
 bench-cli: ## how long --help takes, beside dagster-celery's
 	@$(PYTHON) tools/setup_venv.py $(VENV) test

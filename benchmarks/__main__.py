@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="put the report into FILE, between its marks"
     )
+    parser.add_argument(
+        "--marks", default="figures", metavar="NAME", help="which marks (default: figures)"
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -60,7 +63,7 @@ def main() -> None:
     if options.plot is not None:
         write_plot(rows, options.plot)
     if options.write is not None:
-        write_figures(options.write, "figures", text)
+        write_figures(options.write, options.marks, text)
     if options.json is not None:
         everything = {
             "figures": [asdict(each) for each in figures],

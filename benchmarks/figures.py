@@ -26,6 +26,7 @@ class Figures:
         cpu_s: CPU of every process that takes part, both servers included.
         sessions: PostgreSQL sessions that were opened.
         other_load: Share of the machine that other work used meanwhile.
+        memory_mib: The most memory that its orchestrator had (RSS).
         parts_s: That CPU by part: orchestrator, servers, worker, fork server, children.
         bodies_s: How long the bodies took by their own word; 0 where they do nothing.
     """
@@ -39,6 +40,7 @@ class Figures:
     sessions: int
     other_load: float
     bodies_s: float = 0.0
+    memory_mib: float = 0.0
     parts_s: Mapping[str, float] = field(default_factory=dict)
 
 

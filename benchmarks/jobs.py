@@ -19,7 +19,7 @@ SLOTS = 4
 CHAIN_STEPS = 20
 FAN_WIDTH = 100
 FUSED_STEPS = 1_000
-WIDE_WIDTH, WIDEST_WIDTH = 1_000, 5_000
+WIDE_WIDTH, WIDEST_WIDTH, DYNAMIC_WIDTH = 1_000, 5_000, 3_000
 SLEEPS, SLEEP_S = 16, 1.0
 LINES, MATERIALIZATIONS, METADATA_BYTES = 10_000, 2_000, 5_000_000
 WARM_UP_WIDTH = 8
@@ -76,6 +76,13 @@ def following(number: int) -> int:
 @dg.op
 def last(numbers: list[int]) -> int:
     return sum(numbers)
+
+
+@dg.op(out=dg.DynamicOut())
+def numbers() -> Iterator[dg.DynamicOutput[int]]:
+    """Known only at run time: how many steps follow."""
+    for number in range(_size("dynamic", DYNAMIC_WIDTH)):
+        yield dg.DynamicOutput(number, mapping_key=str(number))
 
 
 @dg.op
@@ -158,6 +165,11 @@ def widest() -> None:
 
 
 @dg.job(executor_def=_executor())
+def dynamic() -> None:
+    last(numbers().map(following).collect())
+
+
+@dg.job(executor_def=_executor())
 def sleeps() -> None:
     for index in range(SLEEPS):
         sleeping.alias(f"sleeping_{index}")()
@@ -195,7 +207,7 @@ def warm_up() -> None:
 
 defs = dg.Definitions(
     jobs=[
-        chain, fan, fused, wide, widest, sleeps, lines, materializations, metadata, fibonacci_10,
-        fibonacci_40, warm_up,
+        chain, fan, fused, wide, widest, dynamic, sleeps, lines, materializations, metadata,
+        fibonacci_10, fibonacci_40, warm_up,
     ]
 )  # fmt: skip

@@ -11,87 +11,22 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import psutil
-import yaml
 
-from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.host.process_group import ProcessGroup
-from dagster_taskiq_kit.testing import Fleet
 
 from . import latency_jobs
-from .contenders import ROOT
 from .cpu import CHILD
 from .page import write_figures
 from .servers import start_postgres, start_valkey
+from .site import OUR_LAUNCHER, Site, open_site
 
 _Type = dg.DagsterEventType
-_LAUNCHER = {"module": "dagster_taskiq_kit", "class": "TaskiqRunLauncher"}
 _SLOTS = 4
-#: Of both sites: it is in the environment of this process, which is theirs.
-_NAMESPACE = "latencies"
-
-Launch = Callable[[str], str]
-
-
-class Site:
-    """A fleet, and a workspace to launch from.
-
-    Args:
-        fleet: The fleet.
-        launch: Launches a job by its name; returns the run id.
-    """
-
-    def __init__(self, fleet: Fleet, launch: Launch) -> None:
-        self.fleet = fleet
-        self._launch = launch
-
-    def run(self, job: str) -> str:
-        """Execute a job; returns its run id."""
-        run_id = self._launch(job)
-        self.fleet.wait_for_run(run_id)
-        return run_id
-
-    def begin(self, job: str) -> str:
-        """Launch a job and wait until a step of it has begun; returns its run id."""
-        run_id = self._launch(job)
-        self.fleet.wait_for(
-            lambda: bool(self.events(run_id, _Type.STEP_START)), f"a step of {job} to begin"
-        )
-        return run_id
-
-    def events(self, run_id: str, kind: dg.DagsterEventType) -> Sequence[dg.EventLogEntry]:
-        """Return a run's events of a type."""
-        return self.fleet.instance.all_logs(run_id, of_type=kind)
-
-    def at_s(self, run_id: str, kind: dg.DagsterEventType) -> float:
-        """Return when a run's event of a type was said, seconds since 1970."""
-        return self.events(run_id, kind)[0].timestamp
-
-
-@contextlib.contextmanager
-def _site(
-    directory: Path, url: str, database: str, launcher: Mapping[str, str] | None
-) -> Iterator[Site]:
-    home = directory / ("ours" if launcher else "shipped")
-    workspace = directory / "workspace.yaml"
-    module = {"module_name": latency_jobs.__name__, "working_directory": str(ROOT)}
-    target = {"python_module": module}
-    workspace.write_text(yaml.safe_dump({"load_from": [target]}))
-    config: dict[str, Any] = {"storage": {"postgres": {"postgres_url": database}}}
-    with (
-        Fleet(home, url, _NAMESPACE, launcher=launcher, config=config) as fleet,
-        workspace_of(fleet.instance, [str(workspace)]) as context,
-    ):
-        if launcher:
-            fleet.start_worker(
-                "-w", str(workspace), slots=_SLOTS, environment={"PYTHONPATH": str(ROOT)}
-            )
-        yield Site(fleet, lambda job: launch_job(fleet.instance, context, job))
 
 
 def _launch_s(site: Site, job: str) -> tuple[float, float]:
@@ -142,9 +77,16 @@ def measure(times: int) -> Mapping[str, Sequence[float]]:
         postgres = start_postgres(group, directory / "postgres")
         _, valkey_url = start_valkey(group, directory / "valkey")
         with (
-            _site(directory, valkey_url, postgres.create_database("ours"), _LAUNCHER) as ours,
-            _site(directory, valkey_url, postgres.create_database("shipped"), None) as shipped,
-        ):
+            open_site(
+                directory / "ours", valkey_url, postgres.create_database("ours"), OUR_LAUNCHER,
+                latency_jobs.__name__,
+            ) as ours,
+            open_site(
+                directory / "shipped", valkey_url, postgres.create_database("shipped"), None,
+                latency_jobs.__name__,
+            ) as shipped,
+        ):  # fmt: skip
+            ours.start_worker(slots=_SLOTS, run_slots=2)
             ours.run("one")
             worker = ours.fleet.snapshot().workers[0].card.pid
             for each in _children_mib(worker):

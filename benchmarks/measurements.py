@@ -35,6 +35,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "fused": Measurement(_OURS_AND_IN_PROCESS, most_rounds=1, serial=True),
     "wide": Measurement(("taskiq",), most_rounds=1),
     "widest": Measurement(("taskiq",), most_rounds=1, if_asked=True),
+    "dynamic": Measurement(("taskiq",), most_rounds=1, if_asked=True),
     "lines": Measurement(_OURS_AND_IN_PROCESS, most_rounds=1),
     "materializations": Measurement(_OURS_AND_IN_PROCESS, most_rounds=1),
     "metadata": Measurement(_OURS_AND_IN_PROCESS),

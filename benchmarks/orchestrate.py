@@ -8,6 +8,7 @@ in motion is at rest. This program, its children, and the trees under the proces
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ def measure(
     with dg.execute_job(recon, instance=instance) as result:
         own_s = own_cpu_s() - own_s
         run_id, success = result.run_id, result.success
+        memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if not success:
         raise RuntimeError(f"Run {run_id} of {job} on {contender} failed; see its log above.")
     time.sleep(_REST_S)
@@ -73,7 +75,7 @@ def measure(
     steps, wall_s, gap_s = steps_wall_gap(entries, serial=serial)
     return Figures(
         contender, job, steps, wall_s, gap_s, cpu_s, sessions, other_load,
-        bodies_s=bodies_s(entries), parts_s=parts_s,
+        bodies_s=bodies_s(entries), memory_mib=memory_mib, parts_s=parts_s,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ _NOISY = 0.15
 _WITH_BUDGET = ("taskiq", "in_process")
 _HEADER = (
     "| job | contender | wall a step | lowest to highest | overhead | gap | steps/s | CPU a step "
-    "| sessions | runs | load |"
+    "| sessions | orchestrator's memory | runs | load |"
 )
 
 
@@ -39,6 +39,7 @@ class Row:
         highest_s: Wall seconds a step of the slowest run.
         overhead_s: Wall seconds a step without what the bodies took by their own word.
         parts_s: CPU seconds a step by part.
+        memory_mib: The most memory that an orchestrator had.
     """
 
     contender: str
@@ -53,6 +54,7 @@ class Row:
     highest_s: float
     overhead_s: float
     parts_s: Mapping[str, float]
+    memory_mib: float
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def medians(figures: Sequence[Figures]) -> Sequence[Row]:
             max(each.wall_s / each.steps for each in group),
             statistics.median((each.wall_s - each.bodies_s) / each.steps for each in group),
             _median_parts(group),
+            max(each.memory_mib for each in group),
         )
         for (job, contender), group in groups.items()
     ]
@@ -162,6 +165,15 @@ _AT_MOST: Sequence[tuple[str, Callable[[Row], float], Key, Key, float]] = [
         "5,000 steps: orchestrator's CPU a step, of 100 steps", _orchestrator, ("widest", _OURS),
         ("fan", _OURS), 1.3,
     ),
+    ("5,000 steps: CPU a step, of 100 steps", _cpu, ("widest", _OURS), ("fan", _OURS), 1.3),
+    (
+        "3,000 dynamic steps: CPU a step, of 100 steps", _cpu, ("dynamic", _OURS),
+        ("fan", _OURS), 1.3,
+    ),
+    (
+        "3,000 dynamic steps: orchestrator's CPU a step, of 100 steps", _orchestrator,
+        ("dynamic", _OURS), ("fan", _OURS), 1.3,
+    ),
 ]  # fmt: skip
 #: Which job is how many times as fast as whose.
 _FASTER: Sequence[tuple[str, Key, Key, float]] = [
@@ -193,8 +205,8 @@ def text(figures: Sequence[Figures]) -> str:
         cells = [
             row.job, row.contender, f"{row.wall_s:.3f} s",
             f"{row.lowest_s:.3f} to {row.highest_s:.3f} s", f"{row.overhead_s:.3f} s", gap,
-            f"{1 / row.wall_s:.1f}", f"{row.cpu_s:.3f} s", f"{row.sessions:.2f}", str(row.runs),
-            f"{row.other_load:.0%}",
+            f"{1 / row.wall_s:.1f}", f"{row.cpu_s:.3f} s", f"{row.sessions:.2f}",
+            f"{row.memory_mib:.0f} MiB", str(row.runs), f"{row.other_load:.0%}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| figure | target | measured | |", "|---|---|---|---|"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import cpu, jobs, plot, report
+from benchmarks import at_once, cpu, jobs, plot, report
 from benchmarks.figures import Figures
 from benchmarks.measurements import MEASUREMENTS
 from benchmarks.page import write_figures
@@ -34,7 +34,7 @@ def test_the_location_loads():
         [sys.executable, "-c", program], env={**os.environ, **measured}, cwd=README.parent.parent,
         check=True, capture_output=True, text=True,
     ).stdout.splitlines()  # fmt: skip
-    assert {"fused 1000", "wide 1002", "widest 5002", "chain 20"} <= set(said)
+    assert {"fused 1000", "wide 1002", "widest 5002", "dynamic 3", "chain 20"} <= set(said)
 
 
 def test_each_job_that_is_measured_is_there_and_explained():
@@ -77,6 +77,19 @@ def test_parts_are_told_apart_by_the_names_that_the_processes_have():
     assert 0 < mine["tests"] <= sum(mine.values())
 
 
+def test_the_report_tells_the_most_memory_of_an_orchestrator():
+    said = report.text([figures("taskiq", memory_mib=each) for each in (200.0, 300.0)])
+    assert "| 300 MiB |" in said
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "met"), [(12.9, "1.29 x (target <= 1.3 x): met"), (14, "NOT MET")]
+)
+def test_many_runs_at_once_are_compared_with_one_by_the_step(cpu_s, met):
+    one = at_once.Measured(runs=1, wall_s=4.0, cpu_s=10.0, worker_mib=300.0)
+    assert met in at_once.text(one, at_once.Measured(50, 200.0, 50 * cpu_s, 4_000.0))
+
+
 def test_a_loaded_machine_is_told():
     assert "Measure again" in report.text([figures("taskiq", other_load=0.5)])
 
@@ -84,10 +97,13 @@ def test_a_loaded_machine_is_told():
 def test_the_report_is_written_between_its_marks_and_replaces_what_was_there(tmp_path):
     page = tmp_path / "README.md"
     page.write_text(README.read_text())
+    for marks in ("latencies", "scale", "at once"):
+        write_figures(page, marks, f"of {marks}")
     write_figures(page, "figures", "one")
     write_figures(page, "figures", "two")
     said = page.read_text()
     assert "two" in said
+    assert all(f"of {marks}" in said for marks in ("latencies", "scale", "at once"))
     assert "\none\n" not in said
     assert said.startswith("# Benchmarks")
     assert said.count("<!-- figures -->") == said.count("<!-- end of figures -->") == 1
