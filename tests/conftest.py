@@ -16,6 +16,7 @@ import dagster as dg
 import dagster_shared.ipc
 import pytest
 
+import tests.preloaded
 from dagster_taskiq_kit.broker.connection import SyncConnection
 from dagster_taskiq_kit.config.settings import TaskiqSettings
 from dagster_taskiq_kit.dev.embedded_broker import start_embedded
@@ -72,6 +73,7 @@ def preloaded(request) -> Iterator[None]:
         return
     forks = Preloaded()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tests.preloaded, "forks", forks)
         for module in (process_group, dagster_shared.ipc):
             patch.setattr(module, "subprocess", _Programs(forks))
         yield

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -76,6 +77,36 @@ class Preloaded:
     def close(self) -> None:
         self._control.close()
         self._server.wait(30)
+
+
+#: Of the session's tests, while there is one.
+forks: Preloaded | None = None
+
+
+def start(command: list[str], **options: Any) -> subprocess.Popen:
+    """``subprocess.Popen``, forked where that is possible."""
+    if forks is not None and forks.takes(command, options):
+        return forks.start(command, options)
+    return subprocess.Popen(command, **options)
+
+
+def run(command: list[str], *, within_s: float, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``subprocess.run`` without input and with all output as text, forked where possible.
+
+    Raises:
+        subprocess.TimeoutExpired: It has not ended within that time; it is killed.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        program = start(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, **options)
+        try:
+            code = program.wait(within_s)
+        except subprocess.TimeoutExpired:
+            os.kill(program.pid, signal.SIGKILL)
+            program.wait(30)
+            raise
+        for each in (out, err):
+            each.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read(), err.read())
 
 
 def _is_file(value: Any) -> bool:

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from dagster_taskiq_kit.cli.main import main
 from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
 from dagster_taskiq_kit.host.process_group import wait_until
+from tests import preloaded
 
 CODE = Path(__file__).parent / "code" / "cli_jobs.py"
 COMMAND = [sys.executable, "-m", "dagster_taskiq_kit"]
@@ -45,10 +46,14 @@ class Answer:
 
 
 def ask(environment, *arguments, code=0, stdin="", cwd=None) -> Answer:
-    done = subprocess.run(
-        [*COMMAND, *arguments], env=environment, input=stdin, cwd=cwd,
-        capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
+    command = [*COMMAND, *arguments]
+    if stdin:
+        done = subprocess.run(
+            command, env=environment, input=stdin, cwd=cwd,
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+    else:
+        done = preloaded.run(command, env=environment, cwd=cwd, within_s=90)
     assert code is None or done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return Answer(done.stdout, done.stderr)
@@ -100,7 +105,7 @@ class Live:
         """Start a command that goes on, wait until it says ``ready``; SIGTERM ends it with 0."""
         log = self.fleet.home / f"command-{len(list(self.fleet.home.glob('command-*')))}"
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = preloaded.start(
                 [*COMMAND, *arguments], env={**self.environment, **variables},
                 stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
