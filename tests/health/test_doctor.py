@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 
 from dagster_taskiq_kit.broker import worker_cards
 from dagster_taskiq_kit.broker.worker_cards import WorkerCard
+from tests import preloaded
 
 from .conftest import CODE, Watching
 
@@ -20,9 +20,7 @@ ROOT = Path(__file__).parents[2]
 def doctor(watching: Watching, *arguments: str) -> tuple[int, dict[str, dict]]:
     command = [sys.executable, "-m", "dagster_taskiq_kit", "doctor", "--json", *arguments]
     environment = {**watching.fleet.environment, "GATE": str(watching.gate)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = preloaded.run(command, env=environment, within_s=120)
     assert done.stdout.startswith("["), done.stdout + done.stderr
     return done.returncode, {each["check"]: each for each in json.loads(done.stdout)}
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from dagster_taskiq_kit import TaskiqResource
 from dagster_taskiq_kit.testing.local import InProcessTaskiqResource
 from dagster_taskiq_kit.vocabulary.errors import ConfigurationError, TaskEnded, TaskTimedOut
+from tests import preloaded
 
 CODE = Path(__file__).parent / "code" / "task_jobs.py"
 
@@ -153,9 +153,7 @@ def test_a_dead_letter_of_a_task_is_executed_once_a_worker_knows_it(site, taskiq
     assert site.fleet.stop_worker(other) == 0
     site.start_worker(slots=1)
     command = [sys.executable, "-m", "dagster_taskiq_kit", "dead-letter", "requeue", "--all"]
-    done = subprocess.run(
-        command, env=site.fleet.environment, capture_output=True, text=True, check=True, timeout=60
-    )
+    done = preloaded.run(command, env=site.fleet.environment, within_s=60)
     assert f"{handle.task_id} waits in queue 'default' again." in done.stdout
     assert handle.result(60) == 36
 

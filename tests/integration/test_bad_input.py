@@ -3,7 +3,6 @@
 import contextlib
 import re
 import socketserver
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -28,6 +27,7 @@ from dagster_taskiq_kit.vocabulary.errors import (
 )
 from dagster_taskiq_kit.vocabulary.messages import run_task_id
 from dagster_taskiq_kit.vocabulary.states import State
+from tests import preloaded
 
 CODE = Path(__file__).parent / "code" / "bad_input_jobs.py"
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
@@ -77,14 +77,8 @@ def sentence_of_worker(fleet, *arguments, file=CODE, environment=None, **options
 
 
 def sentence_of_status(fleet, **environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster_taskiq_kit", "status"],
-        env={**fleet.environment, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-m", "dagster_taskiq_kit", "status"]
+    done = preloaded.run(command, env={**fleet.environment, **environment}, within_s=60)
     assert done.returncode == (2 if "no answer" in done.stderr else 1)
     assert done.stderr.count("\n") == 1
     return done.stderr.removeprefix("Error: ").strip()

@@ -11,6 +11,7 @@ from dagster._core.execution.api import execute_run_iterator
 
 from dagster_taskiq_kit.dagster_internals import names as internals
 from dagster_taskiq_kit.dagster_internals.workspaces import launch_job, workspace_of
+from tests import preloaded
 
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 BIN = Path(sys.executable).parent
@@ -296,10 +297,8 @@ def test_nobody_judges_a_namespace_by_another_instance(fleet, make_fleet, tmp_pa
     with make_fleet(namespace=fleet.settings.namespace) as other:
         assert other.instance
         for face in (["status"], ["status", "--json"], ["doctor"]):
-            done = subprocess.run(
-                [sys.executable, "-m", "dagster_taskiq_kit", *face],
-                env=other.environment, capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
+            command = [sys.executable, "-m", "dagster_taskiq_kit", *face]
+            done = preloaded.run(command, env=other.environment, within_s=60)
             assert done.returncode == 1, (face, done.stdout)
             assert "belongs to Dagster instance" in done.stderr
             assert "Traceback" not in done.stderr

@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from dagster_taskiq_kit.host.process_group import ProcessGroup
+from tests import preloaded
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "from_celery"
 BEFORE, AFTER = "from dagster_celery import", "from dagster_taskiq_kit.celery_compat import"
@@ -79,10 +79,7 @@ class Project:
     def _do(self, verb: str, job: str, *arguments: str) -> dg.DagsterRun:
         before = {run.run_id for run in self.fleet.instance.get_runs()}
         command = [sys.executable, "-m", "dagster", "job", verb, "-f", str(self._code), "-j", job]
-        done = subprocess.run(
-            [*command, *arguments], env=self._environment, capture_output=True, text=True,
-            check=False, timeout=150,
-        )  # fmt: skip
+        done = preloaded.run([*command, *arguments], env=self._environment, within_s=150)
         runs = [run for run in self.fleet.instance.get_runs() if run.run_id not in before]
         assert len(runs) == 1, done.stdout + done.stderr
         return runs[0]

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dagster_taskiq_kit.exporter.catalogue import CATALOGUE, HISTOGRAM
 from dagster_taskiq_kit.exporter.server import MOST_THREADS
+from tests import preloaded
 
 from .conftest import Exporter, Site, get
 
@@ -212,9 +213,7 @@ def test_a_bad_option_of_the_exporter_is_one_sentence(options, words, broker_url
     environment = {name: v for name, v in os.environ.items() if not name.startswith("DAGSTER_")}
     environment["DAGSTER_TASKIQ_URL"] = broker_url
     command = [sys.executable, "-m", "dagster_taskiq_kit", "exporter", "--port", "0", *options]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = preloaded.run(command, env=environment, within_s=60)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr

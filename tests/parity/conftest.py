@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import pickle
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.dagster_internals.workspaces import launch_job
 from dagster_taskiq_kit.vocabulary.messages import run_task_id
+from tests import preloaded
 
 
 class Live:
@@ -38,10 +38,9 @@ class Live:
     def launch_by_command(self, job: str, *arguments: str) -> dg.DagsterRun:
         """Launch a job by Dagster's own command line, the first of this fleet."""
         command = [sys.executable, "-m", "dagster", "job", "launch", "-f", str(self.code)]
-        done = subprocess.run(
-            [*command, "-j", job, *arguments], env=self.fleet.environment,
-            capture_output=True, text=True, check=False, timeout=90,
-        )  # fmt: skip
+        done = preloaded.run(
+            [*command, "-j", job, *arguments], env=self.fleet.environment, within_s=90
+        )
         assert done.returncode == 0, done.stderr
         (run,) = self.fleet.instance.get_runs()
         return run
