@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .buckets import BUCKETS_S
+from .buckets import BUCKETS
 from .connection import SyncConnection
 from .scripts import text
-
-_SUM = "sum_ms"
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,11 @@ class Histogram:
 
     Args:
         counts: Observations in each bucket and, last, beyond all of them; not cumulative.
-        sum_s: Sum of what was observed, in seconds.
+        sum: Sum of what was observed, in seconds or bytes.
     """
 
     counts: Sequence[int]
-    sum_s: float
+    sum: float
 
     @property
     def total(self) -> int:
@@ -39,7 +37,7 @@ Histograms = Mapping[tuple[str, str, str], Histogram]
 
 def empty(what: str) -> Histogram:
     """Return a histogram without observations."""
-    return Histogram([0] * (len(BUCKETS_S[what]) + 1), 0.0)
+    return Histogram([0] * (len(BUCKETS[what].bounds) + 1), 0.0)
 
 
 def read_histograms(connection: SyncConnection) -> Histograms:
@@ -51,16 +49,20 @@ def read_histograms(connection: SyncConnection) -> Histograms:
     name = connection.keys.name("histograms")
     flat: Mapping[Any, Any] = connection.retrying(lambda: connection.client.hgetall(name))
     counts: dict[tuple[str, str, str], list[int]] = {}
-    sums_s: dict[tuple[str, str, str], float] = {}
+    sums: dict[tuple[str, str, str], float] = {}
     for field, value in flat.items():
         what, _, rest = text(field).partition("|")
         place, _, bucket = rest.rpartition("|")
         queue, _, kind = place.rpartition("|")
-        if what not in BUCKETS_S or not value.isdigit() or not (bucket == _SUM or bucket.isdigit()):
+        known = BUCKETS.get(what)
+        if known is None or not value.isdigit():
             continue  # written by another hand
+        is_sum = bucket == f"sum_{known.unit}"
+        if not is_sum and not bucket.isdigit():
+            continue
         counts.setdefault((what, queue, kind), list(empty(what).counts))
-        if bucket == _SUM:
-            sums_s[what, queue, kind] = int(value) / 1000
-        elif 0 < int(bucket) <= len(BUCKETS_S[what]) + 1:
+        if is_sum:
+            sums[what, queue, kind] = int(value) / known.in_unit
+        elif 0 < int(bucket) <= len(known.bounds) + 1:
             counts[what, queue, kind][int(bucket) - 1] += int(value)
-    return {place: Histogram(each, sums_s.get(place, 0.0)) for place, each in counts.items()}
+    return {place: Histogram(each, sums.get(place, 0.0)) for place, each in counts.items()}

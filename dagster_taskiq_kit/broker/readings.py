@@ -87,8 +87,15 @@ def fetch(connection: SyncConnection, task_id: str) -> Record | None:
     return fetch_all(connection, [task_id])[task_id]
 
 
-def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[str, Record | None]:
+def fetch_all(
+    connection: SyncConnection, task_ids: Sequence[str], give_up_s: float | None = None
+) -> Mapping[str, Record | None]:
     """Return the records of many messages in one round trip.
+
+    Args:
+        connection: The broker.
+        task_ids: The messages.
+        give_up_s: How long to wait for an answer, default as the settings say.
 
     Raises:
         BrokerUnavailable: No answer within ``give_up_s``.
@@ -102,7 +109,7 @@ def fetch_all(connection: SyncConnection, task_ids: Sequence[str]) -> Mapping[st
         rows = zip(task_ids, answers, strict=True)
         return {task_id: read_record(task_id, _hash(answer)) for task_id, answer in rows}
 
-    return connection.retrying(ask) if task_ids else {}
+    return connection.retrying(ask, give_up_s) if task_ids else {}
 
 
 def _hash(answer: Any) -> Mapping[bytes | str, bytes | str]:

@@ -82,6 +82,10 @@ _CATALOGUE = (
     Metric("message_wait_seconds", HISTOGRAM, ("queue", "kind"), "From submit to start."),
     Metric("message_duration_seconds", HISTOGRAM, ("queue", "kind"),
            "From start to end of a delivery that had an outcome."),
+    Metric("message_cpu_seconds", HISTOGRAM, ("queue", "kind"),
+           "CPU that the process of a delivery used, what it had started and waited for included."),
+    Metric("message_peak_memory_bytes", HISTOGRAM, ("queue", "kind"),
+           "The most resident memory of the process of a delivery, what is shared included."),
     Metric("workers", GAUGE, ("queue", "state"),
            "Workers that serve the queue: alive, unready (their code does not load), draining, or "
            "expired."),

@@ -31,7 +31,12 @@ _COUNTED = {
     "messages_redelivered": "redelivered",
     "dead_letters": "dead",
 }
-_HISTOGRAMS = {"message_wait_seconds": "wait", "message_duration_seconds": "duration"}
+_HISTOGRAMS = {
+    "message_wait_seconds": "wait",
+    "message_duration_seconds": "duration",
+    "message_cpu_seconds": "cpu",
+    "message_peak_memory_bytes": "peak_memory",
+}
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def _counts(families: Families, reading: BrokerReading, shown: Mapping[str, str]
 
 def _together(found: Sequence[Histogram]) -> Histogram:
     counts = [sum(each) for each in zip(*(one.counts for one in found), strict=True)]
-    return Histogram(counts, sum(one.sum_s for one in found))
+    return Histogram(counts, sum(one.sum for one in found))
 
 
 def _workers(

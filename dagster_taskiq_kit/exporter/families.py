@@ -15,7 +15,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from ..broker.buckets import BUCKETS_S
+from ..broker.buckets import BUCKETS
 from ..broker.histograms import Histogram
 from .catalogue import CATALOGUE, COUNTER, GAUGE, HISTOGRAM
 
@@ -43,11 +43,11 @@ class Families:
         """Add a histogram; Prometheus wants its buckets cumulative."""
         family = cast("HistogramMetricFamily", self._family(short, HISTOGRAM, labels))
         buckets, below = [], 0
-        bounds = [*(f"{float(bound_s)}" for bound_s in BUCKETS_S[what]), "+Inf"]
+        bounds = [*(f"{float(bound)}" for bound in BUCKETS[what].bounds), "+Inf"]
         for bound, count in zip(bounds, found.counts, strict=True):
             below += count
             buckets.append((bound, below))
-        family.add_metric(_values(short, labels), buckets, found.sum_s)
+        family.add_metric(_values(short, labels), buckets, found.sum)
 
     def _family(self, short: str, of_type: str, labels: Mapping[str, str]) -> Metric:
         metric = CATALOGUE[short]

@@ -36,6 +36,7 @@ from .flights import Flights, InFlight
 from .limits import Limits
 from .run_log import STEP_STARTS, RunLog
 from .step_submission import StepSubmission
+from .steps_usage import StepsUsage, in_words, tables
 from .stored_outputs import StoredOutputs
 
 #: How long a missed ring of the bell can cost.
@@ -85,6 +86,7 @@ class Orchestrator:
         self._flights = Flights(self._broker, self._outages, self._run.run_id, settings)
         self._closing = Closing(context, limits, settings, self._known_state)
         self._stored = StoredOutputs(self._step)
+        self._usage = StepsUsage(self._broker, self._run.run_id)
         self._active: ReplayableExecution
 
     def execute(self) -> Iterator[dg.DagsterEvent]:
@@ -124,6 +126,7 @@ class Orchestrator:
                         self._listen(self._patience_s())
                 self._await_the_leaving()
                 yield from self._read_log()
+                self._say_usage()
                 self._leave_what_is_over()
             except BaseException:
                 self._stop_steps()
@@ -150,6 +153,8 @@ class Orchestrator:
         """Bring the plan to where the log left off, and ask the broker about what is open."""
         self._say(f"Resuming on taskiq workers (orchestrator pid {os.getpid()}).")
         prior = list(self._log.new_entries())
+        for entry in prior:
+            self._usage.see(entry.event)
         yield from (entry.event for entry in prior)
         starts = {e.event.step_key: e.position for e in prior if e.event.event_type in STEP_STARTS}
         stored = (
@@ -232,6 +237,7 @@ class Orchestrator:
 
     def _handle(self, event: dg.DagsterEvent) -> None:
         """Give one event of the log to the state machine."""
+        self._usage.see(event)
         flight = self._flights.of(event.step_key)
         if event.event_type in STEP_ENDS:
             if flight is None:
@@ -315,6 +321,12 @@ class Orchestrator:
             f"Ignoring {event.event_type_value} of step {event.step_key!r} from process "
             f"{event.pid}: that attempt was closed before."
         )
+
+    def _say_usage(self) -> None:
+        used = self._usage.read()
+        if used:
+            data = internals.EngineEventData(metadata=tables(used))
+            dg.DagsterEvent.engine_event(self._context, in_words(used), data)
 
     def _say(self, sentence: str) -> None:
         dg.DagsterEvent.engine_event(self._context, sentence, internals.EngineEventData())

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dagster_taskiq_kit.broker.buckets import BUCKETS_S
+from dagster_taskiq_kit.broker.buckets import BUCKETS
 from dagster_taskiq_kit.broker.histograms import Histogram
 from dagster_taskiq_kit.broker.worker_cards import WorkerCard
 from dagster_taskiq_kit.config.settings import QueueObjective, TaskiqSettings
@@ -93,7 +93,7 @@ def many_queues(count: int) -> BrokerReading:
     ]
     counters = {("submitted", queue.name, "step"): 2 for queue in queues}
     histograms = {
-        ("wait", queue.name, "step"): Histogram([1] + [0] * len(BUCKETS_S["wait"]), 0.5)
+        ("wait", queue.name, "step"): Histogram([1] + [0] * len(BUCKETS["wait"].bounds), 0.5)
         for queue in queues
     }
     settings = TaskiqSettings(queues={"q-149": QueueObjective(slo_s=9)})
@@ -136,7 +136,7 @@ def test_a_histogram_is_cumulative():
     labels = (("kind", "step"), ("queue", "q-000"))
     values = [v for k, v in found.items() if k[0] == "message_wait_seconds_bucket" and labels[1] in k
               and labels[0] in k]  # fmt: skip
-    assert values == [1.0] * (len(BUCKETS_S["wait"]) + 1)
+    assert values == [1.0] * (len(BUCKETS["wait"].bounds) + 1)
     assert found[("message_wait_seconds_sum", *labels)] == 0.5
 
 

@@ -68,13 +68,13 @@ local function count(event, record)
 end
 
 -- Counts an observation into its bucket: a histogram that outlives every process.
-local function observe(what, record, ms)
-  ms = math.max(0, math.floor(ms))
-  local bounds, bucket = BUCKETS_MS[what], 1
-  while bounds[bucket] and ms > bounds[bucket] do bucket = bucket + 1 end
+local function observe(what, record, figure)
+  figure = math.max(0, math.floor(figure))
+  local bounds, bucket = BUCKETS[what], 1
+  while bounds[bucket] and figure > bounds[bucket] do bucket = bucket + 1 end
   local place = what .. '|' .. record.queue .. '|' .. record.kind .. '|'
   add(key.histograms(), place .. bucket, 1)
-  add(key.histograms(), place .. 'sum_ms', ms)
+  add(key.histograms(), place .. bounds.sum, figure)
 end
 
 local function objective_ms(queue)
@@ -91,6 +91,15 @@ local function measure(record, before, at)
   elseif before == 'running' and record.state ~= 'queued' and record.state ~= 'lost' then
     observe('duration', record, at - record.began_at)
   end
+end
+
+-- What the process of a delivery has used, where that is known.
+local function measure_use(record, detail)
+  local used = decoded(detail).used
+  if type(used) ~= 'table' then return end
+  local user_s, system_s, peak_kib = finite(used.user_s), finite(used.system_s), finite(used.peak_kib)
+  if user_s and system_s then observe('cpu', record, 1000 * (user_s + system_s)) end
+  if peak_kib then observe('peak_memory', record, peak_kib) end
 end
 
 -- Remembers for an hour what went wrong with a message; health asks how often that was.
@@ -191,6 +200,7 @@ end
 -- Ends the record: terminal state, no payload, a time to live, and a ring of the bell.
 local function conclude(id, record, state, at, detail, ttl_s)
   move(id, record, state, at, {ended_at = int(at), detail = detail})
+  measure_use(record, detail)
   redis.call('HDEL', key.record(id), 'payload', 'entry')
   redis.call('EXPIRE', key.record(id), ttl_s)
   close_run(id, record)

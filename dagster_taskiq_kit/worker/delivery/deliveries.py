@@ -251,7 +251,7 @@ class Deliveries:
                     # itself down.
                     await self._end_as_reported(held, packet)
                 case Exited() if not held.over:
-                    await self._end_without_report(held, packet.exit_code)
+                    await self._end_without_report(held, packet)
                 case _:
                     pass  # of a delivery that is over, or of no concern here
 
@@ -300,25 +300,27 @@ class Deliveries:
         why = await self._relay.stored(held.delivery.token)
         if why:
             outcome, detail = State.CRASHED, {"reason": str(EventsNotStored(why))}
-        await self._ends.finish(held, outcome, detail)
+        await self._ends.finish(held, outcome, {**detail, "used": packet.used})
         held.reach(Phase.OVER)
 
-    async def _end_without_report(self, held: Held, exit_code: int | None) -> None:
+    async def _end_without_report(self, held: Held, packet: Exited) -> None:
         await self._relay.stored(held.delivery.token)
+        exit_code, used = packet.exit_code, {"used": packet.used} if packet.used else {}
         delivery, died = held.delivery, death_in_words(exit_code)
         found = verdict(held.facts(exit_code))
         reason = found.why or died
         if found.to is State.QUEUED:
             await self._ends.requeue(delivery, reason, counts=found.counts)
         elif found.to is State.LOST:
-            await self._ends.finish(held, State.LOST, self._ends.last_words(reason))
+            await self._ends.finish(held, State.LOST, self._ends.last_words(reason) | used)
         elif found.to is State.CANCELLED:
-            await self._ends.finish(held, State.CANCELLED, {"reason": reason})
+            await self._ends.finish(held, State.CANCELLED, {"reason": reason, **used})
             if delivery.kind is Kind.RUN:
                 await asyncio.to_thread(self._run_killed, delivery.run_id)
         else:
             reason = f"{held.limit or reason}{held.last_lines()}"
-            await self._ends.finish(held, State.CRASHED, {"reason": reason, "exit_code": exit_code})
+            detail = {"reason": reason, "exit_code": exit_code, **used}
+            await self._ends.finish(held, State.CRASHED, detail)
 
     # -- what others decide about it
 

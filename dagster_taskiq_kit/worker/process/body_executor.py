@@ -29,6 +29,7 @@ from ..warm.prepared_jobs import PreparedJobs
 from .code_notes import warn, warn_of_other_code
 from .event_sender import EventSender
 from .protocol import Begin, Done, Go, Output, Prints, Runs, Start
+from .usage import NOTHING, forget_peak, used_so_far
 from .wire import Wire
 
 #: An output is announced, then stored.
@@ -73,10 +74,13 @@ class BodyExecutor:
         #: Says the events of its steps; None where they are stored here.
         self._sender: EventSender | None = None
         self._has_ended = False
+        #: What this process had used when the last message ended.
+        self._used_before = NOTHING
 
     def execute(self, message: Message, start: Start) -> bool:
         """Execute a message and say how it ended; False when this process had better leave."""
         self._has_ended = False
+        forget_peak()
         try:
             outcome, detail = self._execute(message, start)
             self._end(outcome, detail)
@@ -151,7 +155,10 @@ class BodyExecutor:
             self._sender.close()  # threads that the step has left may have more to say
         if not self._has_ended:
             self._has_ended = True
-            self._wire.send(Done(outcome.value, dict(detail)))
+            used = used_so_far()
+            told = used.since(self._used_before).data()
+            self._used_before = used
+            self._wire.send(Done(outcome.value, dict(detail), told))
 
 
 def fail_run(instance: dg.DagsterInstance, message: Message | None, reason: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .usage import NOTHING, Usage
 from .wire import PatientWire
 
 
@@ -26,6 +27,7 @@ class Child:
         gone_by_s: Monotonic time by which it must have left, once its message has ended.
         group: Whose messages alone it may be given, once it was given one; '' for anybody's.
         rests_since_s: Monotonic time since which it waits for another of them.
+        told: What it has used for messages that have ended, by its own word.
     """
 
     pid: int
@@ -37,6 +39,7 @@ class Child:
     gone_by_s: float | None = None
     group: str = ""
     rests_since_s: float | None = None
+    told: Usage = NOTHING
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ from .protocol import (
     Vouched,
     check_sender,
 )
+from .usage import of_kernel
 from .wire import PatientWire
 
 logger = logging.getLogger(__name__)
@@ -294,6 +295,7 @@ class ForkServer:
                 self._worker.send(packet, child.key or "")
                 if isinstance(packet, Done):
                     child.gone_by_s = time.monotonic() + LINGER_S
+                    child.told = child.told.plus(packet.used)
         except BlockingIOError:
             return False
         except EOFError:
@@ -371,8 +373,7 @@ class ForkServer:
                 exited = Exited(
                     pid,
                     os.waitstatus_to_exitcode(left.status),
-                    cpu_s=left.usage.ru_utime + left.usage.ru_stime,
-                    max_rss_kib=left.usage.ru_maxrss,
+                    of_kernel(left.usage).since(left.child.told).data(),
                 )
                 self._worker.send(exited, left.child.key)
             self._kill_orphans()

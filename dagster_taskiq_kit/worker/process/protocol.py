@@ -179,10 +179,12 @@ class Done:
     Args:
         outcome: A terminal state.
         detail: What the orchestrator and an operator may want to know.
+        used: What it has used, as data of ``Usage``.
     """
 
     outcome: str
     detail: Mapping[str, Any]
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -255,14 +257,12 @@ class Exited:
     Args:
         pid: Its process; None when there never was one.
         exit_code: As of ``waitpid``, negative for a signal; None when its fork server died first.
-        cpu_s: What it has used.
-        max_rss_kib: Its largest resident memory.
+        used: What it has used beside what it told itself, as data of ``Usage``.
     """
 
     pid: int | None
     exit_code: int | None
-    cpu_s: float = 0.0
-    max_rss_kib: int = 0
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
