@@ -130,6 +130,15 @@ LATENCY = Row("Latency", (
                  "(sum by (queue) (max by (queue, kind) (rate("
                  f"dagster_taskiq_message_duration_seconds_count{{{QUEUE}}}[$__rate_interval]"
                  "))) > 0)", "{{queue}}"),), unit="s", width=12),
+    Panel("CPU p50 and p95", "What the process of a step, task or run used, by queue.",
+          (Query(_quantile(0.5, "message_cpu_seconds"), "{{queue}} p50"),
+           Query(_quantile(0.95, "message_cpu_seconds"), "{{queue}} p95")),
+          unit="s", width=12),
+    Panel("Peak memory p50 and p95", "The most memory of such a process, code that is shared with "
+          "others included.",
+          (Query(_quantile(0.5, "message_peak_memory_bytes"), "{{queue}} p50"),
+           Query(_quantile(0.95, "message_peak_memory_bytes"), "{{queue}} p95")),
+          unit="bytes", width=12),
 ))  # fmt: skip
 
 WORKERS = Row("Workers", (

@@ -57,7 +57,7 @@ def dies():
 @dg.op(retry_policy=dg.RetryPolicy(max_retries=1), out=dg.Out(dg.Nothing))
 def fails_once(context: dg.OpExecutionContext):
     if context.retry_number == 0:
-        raise Exception("the first time")
+        raise RuntimeError("the first time")
 
 
 @dg.job(executor_def=taskiq_executor)
