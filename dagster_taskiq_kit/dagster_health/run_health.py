@@ -36,10 +36,12 @@ STATUS = dg.DagsterRunStatus
 #: Runs that somebody should execute, and those that nobody should yet.
 ACTIVE = (STATUS.STARTING, STATUS.STARTED, STATUS.CANCELING)
 WAITING = (STATUS.QUEUED, STATUS.NOT_STARTED)
-OPEN = (*WAITING, *ACTIVE)
+#: Started, and without a process on purpose; no older Dagster has that status.
+SUSPENDED = () if internals.SUSPENDED is None else (internals.SUSPENDED,)
+OPEN = (*WAITING, *ACTIVE, *SUSPENDED)
 #: Active runs that are looked at, oldest first; beyond that they are only counted.
 MOST_RUNS = 500
-#: Waiting ones of which the age is read, oldest first.
+#: Waiting and suspended ones of which the age is read, oldest first.
 MOST_WAITING = 10
 #: Stuck runs that are found in one reading: each costs a look into its log.
 MOST_STUCK = 50
@@ -151,7 +153,12 @@ def read_run_health(
     # Those that somebody should execute come first: thousands may wait in Dagster's own queue.
     runs = [
         _open_for(entry, now_s)
-        for statuses, most in ((ACTIVE, MOST_RUNS), (WAITING, MOST_WAITING))
+        for statuses, most in (
+            (ACTIVE, MOST_RUNS),
+            (WAITING, MOST_WAITING),
+            (SUSPENDED, MOST_WAITING),
+        )
+        if statuses
         for entry in instance.get_run_records(
             dg.RunsFilter(statuses=list(statuses)), limit=most, ascending=True
         )

@@ -4,6 +4,8 @@ Invariant: importing this succeeds only on a Dagster that has all of them, else 
 sentence.
 """
 
+import dagster as dg
+
 from ..version import __version__
 from .unknown_dagster import unknown_dagster
 
@@ -125,6 +127,7 @@ __all__ = [
     "GRPC_INFO_TAG",
     "MAX_RUNTIME_SECONDS_TAG",
     "STEP_STATS_EVENT_TYPES",
+    "SUSPENDED",
     "ActiveExecution",
     "AssetCheckExecutionsTable",
     "AssetEventTagsTable",
@@ -212,5 +215,8 @@ __all__ = [
     "set_snowflake_partner_env_var",
     "workspace_opts_to_load_target",
 ]
+
+#: Started, and without a worker on purpose; None in a Dagster older than 1.13.26.
+SUSPENDED: dg.DagsterRunStatus | None = getattr(dg.DagsterRunStatus, "SUSPENDED", None)
 
 DagsterLibraryRegistry.register("dagster-taskiq-kit", __version__, is_dagster_package=False)

@@ -5,8 +5,10 @@ import time
 
 import dagster as dg
 
+from dagster_taskiq_kit.broker import readings
 from dagster_taskiq_kit.dagster_health import run_health
 from dagster_taskiq_kit.vocabulary.messages import run_task_id, step_task_id
+from dagster_taskiq_kit.vocabulary.states import State
 from dagster_taskiq_kit.vocabulary.tags import STUCK_ACTION_TAG
 
 from .conftest import Watching
@@ -26,6 +28,10 @@ def tick_until_acted(watching: Watching, run_id: str, mark: str) -> None:
         return mark in watching.instance.get_run_by_id(run_id).tags.get(STUCK_ACTION_TAG, "")
 
     watching.fleet.wait_for(acted, f"{mark} of {run_id}", within_s=150)
+
+
+def event(kind: str, job: str) -> dg.DagsterEvent:
+    return dg.DagsterEvent(kind, job)
 
 
 def started(watching: Watching, run_id: str) -> None:
@@ -84,6 +90,47 @@ def test_a_run_that_nobody_executes_is_acted_on_by_policy_when_monitoring_is_off
         assert run.status is STATUS.FAILURE  # its step was lost, and has no retry policy
         assert said(watching, run_id, "Resuming on taskiq workers") == 1
         assert watching.fleet.stop_worker(rescuer) == 0
+
+
+def test_a_suspended_run_is_counted_and_left_alone_until_it_is_resumed(make_watching):
+    """It has no process on purpose: what its worker leaves when it dies is nobody's to take up."""
+    with make_watching(environment={"STUCK_POLICY": "resume"}, config=NO_MONITORING) as watching:
+        worker = watching.start_worker()
+        run_id = watching.launch("waiting")
+        started(watching, run_id)
+        watching.instance.report_dagster_event(event("RUN_SUSPENDED", "waiting"), run_id)
+        worker.kill()
+        worker.wait(20)
+        rescuer = watching.start_worker()
+        lost = lambda: readings.fetch(watching.fleet.broker, run_task_id(run_id, 0))  # noqa: E731
+        watching.fleet.wait_for(lambda: lost().state is State.LOST, "its record to be lost")
+        stuck_after_s = run_health.GONE_FOR_LEASES * watching.fleet.settings.lease_s
+        ended_ms = lost().ended_at_ms
+        now_ms = lambda: readings.server_time_ms(watching.fleet.broker)  # noqa: E731
+        long_enough = lambda: now_ms() > ended_ms + 1000 * stuck_after_s + 2000  # noqa: E731
+        watching.fleet.wait_for(long_enough, "others to be stuck by then")
+        assert "Stuck" not in watching.tick(SENSOR).skip_reason
+        watching.tick()
+        assert watching.verdict("runs", "no_stuck_runs") == "ok"
+        assert "1 SUSPENDED" in watching.check("runs", "no_stuck_runs").description
+        assert watching.instance.get_run_by_id(run_id).status is STATUS.SUSPENDED
+        assert watching.instance.count_resume_run_attempts(run_id) == 0
+        watching.instance.report_dagster_event(event("RUN_RESUMED", "waiting"), run_id)
+        assert watching.instance.get_run_by_id(run_id).status is STATUS.STARTED
+        tick_until_acted(watching, run_id, "resume:no_process:0")
+        assert watching.fleet.wait_for_run(run_id).is_finished
+        assert watching.fleet.stop_worker(rescuer) == 0
+
+
+def test_a_suspended_run_that_is_handed_out_is_refused(watching: Watching):
+    run_id = watching.launch("waiting")
+    watching.instance.report_dagster_event(event("RUN_SUSPENDED", "waiting"), run_id)
+    watching.start_worker()
+    record = lambda: readings.fetch(watching.fleet.broker, run_task_id(run_id, 0))  # noqa: E731
+    watching.fleet.wait_for(lambda: record().state is State.REFUSED, "it to be refused")
+    assert "it is executed when it is resumed" in record().detail["reason"]
+    assert watching.instance.get_run_by_id(run_id).status is STATUS.SUSPENDED
+    assert not said(watching, run_id, "STEP_START")
 
 
 def test_what_run_monitoring_resumes_is_left_to_it(make_watching):

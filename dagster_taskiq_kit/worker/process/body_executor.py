@@ -238,6 +238,22 @@ def _execute_step(
     }
 
 
+def _why_not_executed(
+    instance: dg.DagsterInstance, run: internals.DagsterRun, message: RunMessage, place: Place
+) -> Outcome | None:
+    status = dg.DagsterRunStatus
+    if run.is_finished:
+        return State.REFUSED, {"reason": f"The run is over: {run.status.value}."}
+    if run.status is internals.SUSPENDED:
+        return State.REFUSED, {"reason": "The run is suspended: it is executed when it is resumed."}
+    if run.status is status.CANCELING:
+        instance.report_run_canceled(run)
+        return State.CANCELLED, {"reason": "The run was cancelled before it began."}
+    if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
+        return State.REFUSED, {"reason": "The run is executing elsewhere."}
+    return None
+
+
 def _execute_run(
     instance: dg.DagsterInstance,
     run: internals.DagsterRun,
@@ -247,15 +263,10 @@ def _execute_run(
     wire: Wire,
     code: LoadedCode,
 ) -> Outcome:
-    status = dg.DagsterRunStatus
-    if run.is_finished:
-        return State.REFUSED, {"reason": f"The run is over: {run.status.value}."}
-    if run.status is status.CANCELING:
-        instance.report_run_canceled(run)
-        return State.CANCELLED, {"reason": "The run was cancelled before it began."}
-    if run.status is status.STARTED and message.resume_no == 0 and not place.handed_over:
-        return State.REFUSED, {"reason": "The run is executing elsewhere."}
-    resume = run.status is status.STARTED
+    refused = _why_not_executed(instance, run, message, place)
+    if refused is not None:
+        return refused
+    resume = run.status is dg.DagsterRunStatus.STARTED
     resumable = step_bodies.can_resume(job)
     if resume and not resumable:
         sentence = (
