@@ -66,12 +66,12 @@ def _read(entry_id: str, values: Mapping[bytes, bytes]) -> DeadLetter:
     )  # fmt: skip
 
 
-Exhumed = Literal["queued", "none", "alive", "unreadable"]
+Requeueing = Literal["queued", "none", "alive", "unreadable"]
 
 
-def requeue(entry_id: str) -> Call[Exhumed]:
+def requeue(entry_id: str) -> Call[Requeueing]:
     """Put a dead letter back into its queue, with no deliveries spent."""
-    return Call("exhume", [entry_id], lambda answer: cast("Exhumed", text(answer)))
+    return Call("requeue_dead_letter", [entry_id], lambda answer: cast("Requeueing", text(answer)))
 
 
 def purge(entry_ids: Sequence[str]) -> Call[int]:

@@ -176,7 +176,7 @@ def lua_key_functions() -> str:
         arguments = ", ".join(key.parts)
         name = " .. ':' .. ".join(["KEYS[1]", f"'{family}'", *key.parts])
         # A record of another type is condemned by who finds it: its message must not get lost.
-        found = name if family == "record" else f"sound({name}, '{key.type}')"
+        found = name if family == "record" else f"of_type({name}, '{key.type}')"
         lines.append(f"function key.{family}({arguments}) return {found} end")
         lines.append(f"function raw.{family}({arguments}) return {name} end")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Records of messages: the transitions that a message can make, as calls.
 
-Invariant: every change of a record is one atomic script on the server's clock. ``begin``, ``tell``,
+Invariant: every change of a record is one atomic script on the server's clock. ``begin``, ``tell_output``,
 ``finish``, ``requeue`` and ``restate`` compare the owner's token. The other changes are made by
 whoever steers (cancel, pause, reprioritize) or repairs the fleet; those of workers that are given
 up stand in ``leases.py``, those of a renewal in ``worker_cards.py``.
@@ -189,9 +189,9 @@ def begin(task_id: str, token: str) -> Call[OwnerAnswer]:
     return Call("begin", [task_id, token, OfDeployment.OUTCOME_TTL_S], _owner_answer)
 
 
-def tell(task_id: str, token: str) -> Call[OwnerAnswer]:
+def tell_output(task_id: str, token: str) -> Call[OwnerAnswer]:
     """Ring the run's bell for a step that wrote an output and goes on."""
-    return Call("tell", [task_id, token], _owner_answer)
+    return Call("tell_output", [task_id, token], _owner_answer)
 
 
 def finish(

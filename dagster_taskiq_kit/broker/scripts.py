@@ -81,7 +81,7 @@ def load_script(name: str) -> Script:
     """Return one script, composed with the prelude it stands on."""
     source = "\n".join(
         [
-            _lua_file("sound_keys"),
+            _lua_file("key_types"),
             lua_key_functions(),
             _legal_transitions(),
             lua_buckets(),

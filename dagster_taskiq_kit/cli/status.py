@@ -118,7 +118,7 @@ def queues_as_data(snapshot: Snapshot) -> Sequence[dict[str, Any]]:
             **asdict(queue),
             "backlog": queue.backlog,
             "oldest_waiting_s": queue.oldest_waiting_s,
-            "workers": len(snapshot.servers_of(queue.name)),
+            "workers": len(snapshot.workers_of(queue.name)),
         }
         for queue in snapshot.queues
     ]
@@ -144,7 +144,7 @@ def queue_rows(snapshot: Snapshot) -> Sequence[str]:
     queues = [
         (
             queue.name, queue.backlog, _short(queue.oldest_waiting_s), queue.claimed,
-            queue.running, _short(queue.oldest_running_s), len(snapshot.servers_of(queue.name)),
+            queue.running, _short(queue.oldest_running_s), len(snapshot.workers_of(queue.name)),
             "paused" if queue.paused else "",
         )
         for queue in snapshot.queues

@@ -154,7 +154,7 @@ def _queues(families: Families, reading: BrokerReading, shown: Mapping[str, str]
 
 def _objective(families: Families, reading: BrokerReading, queue: QueueReading) -> None:
     snapshot, promised = reading.snapshot, reading.settings.objective(queue.name)
-    alive = [w for w in snapshot.servers_of(queue.name) if w.state == "alive"]
+    alive = [w for w in snapshot.workers_of(queue.name) if w.state == "alive"]
     families.gauge("queue_slo_seconds", promised.slo_s, queue=queue.name)
     for lane in LANES:
         workers = desired_workers(snapshot, queue, promised, lane)

@@ -54,7 +54,7 @@ def _backlog(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSettings) 
 
 
 def _has_live_worker(queue: QueueReading, snapshot: Snapshot, settings: TaskiqSettings) -> Finding:
-    taking = [w for w in snapshot.servers_of(queue.name) if w.state == "alive"]
+    taking = [w for w in snapshot.workers_of(queue.name) if w.state == "alive"]
     declared = queue.name in watched_queues(settings)
     wanted = settings.objective(queue.name).min_workers if declared else 0
     lanes = snapshot.unserved_lanes(queue)
@@ -117,7 +117,7 @@ def _dead_letters(queue: QueueReading, _snapshot: Snapshot, _settings: TaskiqSet
 def _more_workers(queue: QueueReading, snapshot: Snapshot) -> str:
     if queue.paused:
         return f"The queue is paused: `dagster-taskiq queue resume {queue.name}`."
-    servers = snapshot.servers_of(queue.name)
+    servers = snapshot.workers_of(queue.name)
     if not servers:
         return f"No live worker serves it. {start_worker(queue.name)}"
     return f"Served by {counted(len(servers), 'live worker')}: start more, or give them more slots."

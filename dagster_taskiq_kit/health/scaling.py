@@ -49,7 +49,7 @@ def desired_workers(
 
     When none serves it, that is one: its card tells how many slots a worker has.
     """
-    alive = [w for w in snapshot.servers_of(queue.name, lane) if w.state == "alive"]
+    alive = [w for w in snapshot.workers_of(queue.name, lane) if w.state == "alive"]
     demand = desired_slots(snapshot, queue, promised, lane)
     each = max((worker.slots_in(lane) for worker in alive), default=0)
     wanted = math.ceil(demand / each) if each else min(1, demand)

@@ -228,7 +228,7 @@ class Snapshot:
                 found.setdefault(queue, []).append(worker)
         return found
 
-    def servers_of(self, queue: str, lane: str | None = None) -> Sequence[WorkerReading]:
+    def workers_of(self, queue: str, lane: str | None = None) -> Sequence[WorkerReading]:
         """Return the live workers that take work from a queue; those with slots in a lane only."""
         serving = self._servers_by_queue.get(queue, ())
         return [w for w in serving if lane is None or w.slots_in(lane)]
@@ -239,7 +239,7 @@ class Snapshot:
             lane
             for lane in LANES
             if queue.waiting_in(lane)
-            and not any(w.state != "unready" for w in self.servers_of(queue.name, lane))
+            and not any(w.state != "unready" for w in self.workers_of(queue.name, lane))
         ]
 
 

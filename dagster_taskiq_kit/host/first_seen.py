@@ -33,11 +33,11 @@ class FirstSeen:
             self._seen_s[thing] = (first_s if now_s - last_s <= self._pause_s else now_s, now_s)
         return frozenset(thing for thing, (first_s, _) in self._seen_s.items() if first_s == now_s)
 
-    def look_at(self, thing: Hashable, *, so: bool) -> float:
+    def look_at(self, thing: Hashable, *, holds: bool) -> float:
         """Take note of one thing alone; returns for how long it is known to be so."""
         now_s = self._clock()
         first_s, last_s = self._seen_s.pop(thing, (now_s, now_s))
-        if not so:
+        if not holds:
             return 0.0
         first_s = first_s if now_s - last_s <= self._pause_s else now_s
         self._seen_s[thing] = (first_s, now_s)

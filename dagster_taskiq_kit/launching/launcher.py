@@ -236,7 +236,7 @@ class TaskiqRunLauncher(internals.RunLauncher, internals.ConfigurableClass):
             )
         if record is None:
             return self._without_record(run.run_id)
-        self._missing.look_at(run.run_id, so=False)
+        self._missing.look_at(run.run_id, holds=False)
         if record.state is State.CANCELLED:
             # Nobody is left to say so; the monitor sees that the status has changed.
             self._instance.report_run_canceled(run)
@@ -254,7 +254,7 @@ class TaskiqRunLauncher(internals.RunLauncher, internals.ConfigurableClass):
     def _without_record(self, run_id: str) -> internals.CheckRunHealthResult:
         """Say how a run is that has no record: a broker that forgot it is told again soon."""
         young_s = 2 * self.settings.lease_s
-        missing_s = self._missing.look_at(run_id, so=True)
+        missing_s = self._missing.look_at(run_id, holds=True)
         age_s = readings.namespace_age_s(self.broker, _HEALTH_GIVE_UP_S)
         # An age below 0 is of a clock that was set back since: it says nothing.
         if missing_s < young_s or 0 <= age_s < young_s:

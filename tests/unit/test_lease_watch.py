@@ -81,13 +81,13 @@ def test_what_a_look_does_not_find_or_a_pause_may_hide_is_first_seen_anew():
     assert seen.look(["a"]) == {"a"}
     assert seen.for_s("a") == 0
     clock.now_s += 20
-    assert seen.look_at("a", so=True) == 20
-    assert seen.look_at("z", so=True) == 0
+    assert seen.look_at("a", holds=True) == 20
+    assert seen.look_at("z", holds=True) == 0
     clock.now_s += 20
-    assert (seen.look_at("a", so=True), seen.look_at("z", so=False)) == (40, 0)
-    assert seen.look_at("z", so=True) == 0
+    assert (seen.look_at("a", holds=True), seen.look_at("z", holds=False)) == (40, 0)
+    assert seen.look_at("z", holds=True) == 0
     clock.now_s += 61
-    assert seen.look_at("a", so=True) == 0
+    assert seen.look_at("a", holds=True) == 0
 
 
 def test_a_turn_that_stands_still_is_asked_for_as_overdue():

@@ -5,8 +5,8 @@ from dagster_taskiq_kit.broker.scripts import load_script
 from dagster_taskiq_kit.vocabulary.states import OWNED, TERMINAL, TRANSITIONS, State
 
 SCRIPTS = (
-    "begin", "cancel", "cancel_message", "claim", "exhume", "finish", "guard", "leases", "pause", "prune", "purge", "renew", "reprioritize", "requeue", "rescue", "restore", "restate",
-    "retire", "revive", "snapshot", "submit", "tell", "turn", "watch",
+    "begin", "cancel", "cancel_message", "claim", "requeue_dead_letter", "finish", "guard", "leases", "pause", "prune", "purge", "renew", "reprioritize", "requeue", "rescue", "restore", "restate",
+    "retire", "revive", "snapshot", "submit", "tell_output", "turn", "watch",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_every_script_says_purpose_arguments_answer_and_why_it_is_atomic():
 
     folder = resources.files("dagster_taskiq_kit.broker") / "scripts"
     assert {path.name for path in folder.iterdir()} == {
-        f"{name}.lua" for name in (*SCRIPTS, "prelude", "sound_keys")
+        f"{name}.lua" for name in (*SCRIPTS, "prelude", "key_types")
     }
     for name in SCRIPTS:
         header = (folder / f"{name}.lua").read_text().split("\nlocal ")[0]

@@ -50,19 +50,19 @@ end
 -- Ends a record that nobody can execute: a dead letter with the reason, and an end that its run hears.
 local function condemn(id, record, queue, kind, band, fault)
   local reason = 'Message ' .. id .. ' cannot be read: ' .. fault .. '.'
-  local sound = {
+  local kept = {
     kind = kind, queue = queue, band = tostring(band), run_id = record.run_id or '', state = 'refused',
     queued_at = int(now_ms()), ended_at = int(now_ms()), deliveries = '0',
     detail = cjson.encode({reason = reason, dead = true}),
   }
-  sound.payload = record.payload
-  bury(id, sound, reason)
-  sound.payload = nil
+  kept.payload = record.payload
+  add_dead_letter(id, kept, reason)
+  kept.payload = nil
   redis.call('ZREM', key.waiting(queue, kind), id)
-  create(id, sound)
+  create(id, kept)
   redis.call('EXPIRE', key.record(id), DAY_S)
-  close_run(id, sound)
-  ring(id, sound, 'refused', sound.detail)
+  close_run(id, kept)
+  ring(id, kept, 'refused', kept.detail)
 end
 
 local best

@@ -7,7 +7,7 @@ local record = read(id)
 if not record or record.owner ~= token then return 'revoked' end
 if record.state == outcome then return 'ok' end
 if record.state ~= 'claimed' and record.state ~= 'running' then return 'revoked' end
-if dead_reason ~= '' then bury(id, record, dead_reason) end
+if dead_reason ~= '' then add_dead_letter(id, record, dead_reason) end
 if outcome == 'lost' then
   lose(id, record, now_ms(), detail, ttl_s)
 else

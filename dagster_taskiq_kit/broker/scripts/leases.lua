@@ -1,5 +1,5 @@
 -- Reads what the last renewal of each registered worker left behind. Changes
--- nothing but keys of another type, which are set aside (sound_keys.lua).
+-- nothing but keys of another type, which are set aside (key_types.lua).
 -- ARGV: none
 -- Returns: {server ms, worker_id, renewal, worker_id, renewal, ...}
 -- Atomic so that all of it, and the server's clock, are of one moment.

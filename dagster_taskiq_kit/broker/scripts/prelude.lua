@@ -216,7 +216,7 @@ local function lose(id, record, at, detail, ttl_s)
 end
 
 -- Takes a dead letter away; returns it, or nil when there is none of that entry id.
-local function unbury(entry_id)
+local function take_dead_letter(entry_id)
   local entry = redis.call('XRANGE', key.dead(), entry_id, entry_id)[1]
   if not entry then return nil end
   local letter = {}
@@ -232,9 +232,9 @@ local function order_cancel(id, record)
   redis.call('EXPIRE', orders, HOUR_S)
 end
 
-local function bury(id, record, reason)
+local function add_dead_letter(id, record, reason)
   if redis.call('XLEN', key.dead()) >= MAX_DEAD_LETTERS then
-    unbury(redis.call('XRANGE', key.dead(), '-', '+', 'COUNT', 1)[1][1])
+    take_dead_letter(redis.call('XRANGE', key.dead(), '-', '+', 'COUNT', 1)[1][1])
   end
   local entry_id = redis.call('XADD', key.dead(), '*', 'id', id,
     'queue', record.queue, 'kind', record.kind, 'band', record.band, 'run_id', record.run_id,
@@ -246,7 +246,7 @@ end
 -- Puts a message back into its queue. max_deliveries 0: this delivery does not count.
 local function give_back(id, record, max_deliveries, reason, at, ttl_s)
   if max_deliveries > 0 and tonumber(record.deliveries) >= max_deliveries then
-    bury(id, record, reason)
+    add_dead_letter(id, record, reason)
     conclude(id, record, 'refused', at, cjson.encode({reason = reason, dead = true}), ttl_s)
     return 'refused'
   end

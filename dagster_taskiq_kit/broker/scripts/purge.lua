@@ -4,6 +4,6 @@
 -- Atomic because the count of a queue's dead letters must be true at every moment.
 local purged = 0
 for _, entry_id in ipairs(ARGV) do
-  if unbury(entry_id) then purged = purged + 1 end
+  if take_dead_letter(entry_id) then purged = purged + 1 end
 end
 return purged

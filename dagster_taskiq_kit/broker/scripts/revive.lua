@@ -8,7 +8,7 @@ if not record then return 'none' end
 if record.state ~= 'lost' then return record.state end
 if tonumber(record.deliveries) >= tonumber(max_deliveries) then
   local at = now_ms()
-  bury(id, record, reason)
+  add_dead_letter(id, record, reason)
   conclude(id, record, 'crashed', at, cjson.encode({reason = reason, dead = true}), ttl_s)
   return 'crashed'
 end

@@ -1,5 +1,5 @@
 -- Reads queues, workers and the server at one moment. O(queues + workers). Changes nothing but keys that
--- somebody gave another type, which are set aside (sound_keys.lua).
+-- somebody gave another type, which are set aside (key_types.lua).
 -- ARGV: none
 -- Returns: JSON {now_ms, queues: [...], paused: [...], workers: [...], counters: [...], dead_letters, info}
 -- Atomic so that all numbers are of one view of time and add up.

@@ -257,7 +257,7 @@ class Deliveries:
 
     async def _tell(self, held: Held) -> None:
         """Ring the run's bell; not heard, it costs the orchestrator one slow poll."""
-        tell = records.tell(held.delivery.task_id, held.delivery.token)
+        tell = records.tell_output(held.delivery.task_id, held.delivery.token)
         with contextlib.suppress(BrokerError):
             await self._connection.run(tell, give_up_s=0)
 

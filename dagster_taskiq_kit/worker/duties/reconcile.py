@@ -215,7 +215,7 @@ class Reconcile:
         served &= {
             queue.name
             for queue in snapshot.queues
-            if any(worker.state != "unready" for worker in snapshot.servers_of(queue.name))
+            if any(worker.state != "unready" for worker in snapshot.workers_of(queue.name))
         }
         noted = WaitingNotes(self._broker)
         for name, lane in unserved:
@@ -276,7 +276,7 @@ def _is_open(record: Record | None) -> bool:
 
 def _unserved_in_words(queue: str, snapshot: Snapshot) -> str:
     """Return what a run's log says of a queue in which work of it waits and nobody takes it."""
-    unready = [worker.card for worker in snapshot.servers_of(queue) if worker.state == "unready"]
+    unready = [worker.card for worker in snapshot.workers_of(queue) if worker.state == "unready"]
     if unready:
         return (
             f"No worker takes work from queue {queue!r}, in which work of this run waits: worker "

@@ -16,7 +16,7 @@ local state, kind = known.state, known.kind
 if state == 'queued' or state == 'claimed' or state == 'running' or (state == 'lost' and kind == 'run') then
   return 'alive'
 end
-local letter = unbury(ARGV[1])
+local letter = take_dead_letter(ARGV[1])
 local record = {
   kind = letter.kind, queue = letter.queue, band = letter.band, run_id = letter.run_id,
   state = 'queued', payload = letter.payload, queued_at = int(now_ms()), deliveries = '0',
