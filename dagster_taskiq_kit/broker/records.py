@@ -1,9 +1,9 @@
 """Records of messages: the transitions that a message can make, as calls.
 
-Invariant: every change of a record is one atomic script on the server's clock. ``begin``, ``tell_output``,
-``finish``, ``requeue`` and ``restate`` compare the owner's token. The other changes are made by
-whoever steers (cancel, pause, reprioritize) or repairs the fleet; those of workers that are given
-up stand in ``leases.py``, those of a renewal in ``worker_cards.py``.
+Invariant: every change of a record is one atomic script on the server's clock. ``begin``,
+``tell_output``, ``finish``, ``requeue`` and ``restate`` compare the owner's token. The other
+changes are made by whoever steers (cancel, pause, reprioritize) or repairs the fleet; those of
+workers that are given up stand in ``leases.py``, those of a renewal in ``worker_cards.py``.
 """
 
 import json
