@@ -154,6 +154,7 @@ def test_a_dead_letter_of_a_task_is_executed_once_a_worker_knows_it(site, taskiq
     site.start_worker(slots=1)
     command = [sys.executable, "-m", "dagster_taskiq_kit", "dead-letter", "requeue", "--all"]
     done = preloaded.run(command, env=site.fleet.environment, within_s=60)
+    assert done.returncode == 0, done.stderr
     assert f"{handle.task_id} waits in queue 'default' again." in done.stdout
     assert handle.result(60) == 36
 
