@@ -16,6 +16,7 @@ import redis.exceptions
 
 from ..host.library_internals import socket_of
 from ..host.polling import readable
+from ..vocabulary.log_actions import Action, about
 from ..vocabulary.messages import UNREADABLE
 from ..vocabulary.states import State
 from .connection import SyncConnection, understand
@@ -123,7 +124,10 @@ class Bell:
             detail = dict(json.loads(values["detail"]))
             return Ring(values["id"], State(values["state"]), values["worker"], detail)
         except UNREADABLE:
-            logger.warning("An entry of bell %s cannot be read and is passed over.", self._key)
+            logger.warning(
+                "An entry of bell %s cannot be read and is passed over.", self._key,
+                extra=about(Action.UNREADABLE),
+            )  # fmt: skip
             return None
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from ..vocabulary.log_actions import Action, about
 from ..vocabulary.messages import UNREADABLE
 from ..vocabulary.states import Kind, State
 from .connection import SyncConnection
@@ -51,7 +52,10 @@ def read_record(task_id: str, flat: Mapping[bytes | str, bytes | str]) -> Record
     try:
         return _read_record(task_id, flat) if flat else None
     except UNREADABLE as error:
-        logger.warning("The record of %s cannot be read (%s).", task_id, error)
+        logger.warning(
+            "The record of %s cannot be read (%s).", task_id, error,
+            extra=about(Action.UNREADABLE, task_id),
+        )  # fmt: skip
         return None
 
 

@@ -12,10 +12,12 @@ import click
 
 from ..dev.served_code import dev_workspaces
 from ..dev.stack import DevStack, StackOptions
+from ..host.log_lines import LogFormat, configure_logging, writes_json
 from ..host.process_group import reset_interrupts
 from ..vocabulary.masking import masked
-from .main import check_queue_option
+from .main import check_queue_option, log_format_option
 from .option_types import AT_LEAST_ONE, PORT, WORKSPACE
+from .refusals import tell
 
 _DEFAULT_HOME = ".dagster_home"
 _JOB_WITHIN_S = 900.0
@@ -66,6 +68,7 @@ _JOB_WITHIN_S = 900.0
     help="Port of the UI; 0 for a free one.",
 )
 @click.option("--run", "job", help="Launch this job, show what happens, stop everything: no UI.")
+@log_format_option
 def dev(
     workspaces: tuple[str, ...],
     modules: tuple[str, ...],
@@ -77,8 +80,10 @@ def dev(
     home: Path | None,
     port: int,
     job: str | None,
+    log_format: LogFormat,
 ) -> None:
     """Start broker, workers, UI and daemon; one Ctrl-C ends all of it."""
+    configure_logging("warning", log_format)
     for queue in queues:
         check_queue_option(queue, repeatable=True)
     home = home or Path(os.environ.get("DAGSTER_HOME") or _DEFAULT_HOME)
@@ -94,19 +99,27 @@ def dev(
         quiet=job is not None,
     )
     with _until_told() as told, DevStack(options) as stack:
-        click.echo(masked(f"broker    {stack.settings.url}"))
+        _say(f"broker    {stack.settings.url}")
         stack.start_workers()
-        click.echo(f"workers   {workers} ready, serving {', '.join(queues)}")
+        _say(f"workers   {workers} ready, serving {', '.join(queues)}")
         if job is not None:
             succeeded = _run_job(stack, job, code)
         else:
-            click.echo(f"UI        {stack.start_ui(port or None)}   (Ctrl-C ends everything)")
+            _say(f"UI        {stack.start_ui(port or None)}   (Ctrl-C ends everything)")
             while not told.wait(0.5):
                 stack.check()
             succeeded = True
-        click.echo("Stopping; workers finish what they execute ...")
+        _say("Stopping; workers finish what they execute ...")
     if not succeeded:
         raise click.exceptions.Exit(1)
+
+
+def _say(text: str, level: str = "info") -> None:
+    """Say something: a line of the log where that is JSON, else for who reads the terminal."""
+    if writes_json():
+        tell(text, level)
+    else:
+        click.echo(masked(text), err=level == "error")
 
 
 @contextmanager
@@ -144,17 +157,15 @@ def _run_job(stack: DevStack, job: str, workspaces: Sequence[str]) -> bool:
         workspace_of(instance, workspaces) as workspace,
     ):
         run_id = launch_job(instance, workspace, job)
-        click.echo(f"launched  {job} as run {run_id}")
+        _say(f"launched  {job} as run {run_id}")
         broker = SyncConnection(stack.settings)
-        watch = JobWatch(instance, run_id, click.echo, broker)
+        watch = JobWatch(instance, run_id, _say, broker)
         succeeded = watch.follow(stack.check, _JOB_WITHIN_S)
-        click.echo(
-            "\n".join(["", *watch.results, "", *trace_table(list(watch.traces(broker))), ""])
-        )
+        _say("\n".join(["", *watch.results, "", *trace_table(list(watch.traces(broker))), ""]))
         broker.close()
     took_s = time.monotonic() - began_s
     if succeeded:
-        click.echo(f"Run {run_id} succeeded in {took_s:.1f} s.")
+        _say(f"Run {run_id} succeeded in {took_s:.1f} s.")
     else:
-        click.echo("\n".join([f"Run {run_id} failed:", *watch.failures]), err=True)
+        _say("\n".join([f"Run {run_id} failed:", *watch.failures]), "error")
     return succeeded

@@ -1,5 +1,6 @@
 """``dagster-taskiq exporter``: metrics of broker, queues, workers and runs for Prometheus."""
 
+import logging
 import os
 import signal
 import threading
@@ -10,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config.settings import TaskiqSettings
+from ..host.log_lines import LogFormat, configure_logging, writes_json
 from ..vocabulary.errors import ConfigurationError
-from .main import broker_options, open_instance, settings_of
+from ..vocabulary.log_actions import Action, about
+from .main import broker_options, log_format_option, open_instance, settings_of
 from .option_types import AT_LEAST_ONE, PORT, WORKSPACE, Seconds
 
 if TYPE_CHECKING:
     from ..exporter.sources import PeriodicSource
+
+logger = logging.getLogger(__name__)
 
 _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
 
 
 @click.command()
 @broker_options
+@log_format_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("-p", "--port", type=PORT, default=9808, show_default=True, help="0 for a free one.")
 @click.option("--per-worker", is_flag=True, help="Add series for each single worker.")
@@ -47,6 +53,7 @@ _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
     "--basic-auth-user", "user", help=f"Ask for this name, and the password in ${_PASSWORD}."
 )
 def exporter(
+    log_format: LogFormat,
     host: str,
     port: int,
     per_worker: bool,
@@ -63,6 +70,7 @@ def exporter(
     from ..exporter.server import MetricsServer, ServerOptions
     from ..exporter.sources import BrokerSource, Scrape
 
+    configure_logging("info", log_format)
     password = os.environ.get(_PASSWORD, "")
     if user is not None and not password:
         raise ConfigurationError(
@@ -77,7 +85,11 @@ def exporter(
             others["dagster"] = _dagster_source(stack, settings, workspaces, every_s)
         options = ServerOptions(host, port, tls_cert, tls_key, user, password)
         server = stack.enter_context(MetricsServer(Scrape(source, others), options))
-        click.echo(f"Metrics of namespace {settings.namespace!r} at {server.url}/metrics")
+        where = f"Metrics of namespace {settings.namespace!r} at {server.url}/metrics"
+        if writes_json():
+            logger.info("%s", where, extra=about(Action.METRICS))
+        else:
+            click.echo(where)
         _wait_for_a_signal()
 
 

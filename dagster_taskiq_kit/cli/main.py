@@ -8,18 +8,17 @@ Dagster nor taskiq is imported to show help.
 import contextlib
 import importlib
 import json
-import logging
 import os
-import sys
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..host.log_lines import LOG_FORMATS
 from ..version import __version__
 from ..vocabulary.errors import ConfigurationError
 from ..vocabulary.masking import masked, masked_data
-from .refusals import refusals
+from .refusals import refusals, tell
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -97,6 +96,10 @@ def broker_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+log_format_option = click.option(
+    "--log-format", type=click.Choice(LOG_FORMATS), default="console", show_default=True,
+    help="How lines of the log are written; auto: json where no terminal shows them.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -129,7 +132,7 @@ def settings_of(options: Mapping[str, Any]) -> "TaskiqSettings":
     found = given(options)
     settings, notes = deployment(found, found.pop("config_yaml", None))
     for note in notes:
-        click.echo(masked(note), err=True)
+        tell(note)
     return settings
 
 
@@ -163,22 +166,6 @@ def open_instance() -> "Generator[dg.DagsterInstance]":
     instance = opened_instance(home)
     with instance:
         yield instance
-
-
-class _Masking(logging.Formatter):
-    """A line of a log, without secrets."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        return masked(super().format(record))
-
-
-def configure_logging(level: str, prefix: str = "") -> None:
-    """Send logs to stderr, one line each."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Masking(f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,17 @@ from typing import Any
 
 import click
 
+from ..broker.worker_cards import default_worker_name
 from ..config.settings import TaskiqSettings
+from ..host.log_lines import LogFormat, configure_logging
+from ..host.written_lines import WrappedStreams, written_by_a_thread
 from ..vocabulary.errors import ConfigurationError
+from ..vocabulary.log_actions import Action, about
 from . import steer
 from .completion import complete_queues
-from .main import broker_options, check_queue_option, configure_logging, open_instance, settings_of
+from .main import broker_options, check_queue_option, log_format_option, open_instance, settings_of
 from .option_types import MEBIBYTES, PORT, SLOTS, WORKSPACE
+from .refusals import tell
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +100,10 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate, s
     help="When code is loaded again in any case (default: 86400, a day; 0: never).",
 )  # fmt: skip
 @click.option(
-    "--no-step-output", is_flag=True,
-    help="Leave what steps print to the compute logs; else it is on stdout and stderr here, too.",
+    "--mirror-steps", type=click.Choice(["on", "off", "auto"]), default="auto", show_default=True,
+    help="Print what steps print, too; auto: where stdout is not a terminal.",
 )  # fmt: skip
+@log_format_option
 @click.option(
     "-l", "--loglevel", default="info", show_default=True,
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
@@ -124,7 +130,8 @@ def start(
     warm: tuple[str, ...],
     reload: tuple[str, ...],
     max_code_age: tuple[str, ...],
-    no_step_output: bool,
+    mirror_steps: str,
+    log_format: LogFormat,
     loglevel: str,
     background: bool,
     app: str | None,
@@ -133,10 +140,9 @@ def start(
     **broker: Any,
 ) -> None:
     """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
-    configure_logging(loglevel)
-    for option, said in (("-A", app), ("-i", ", ".join(includes) or None)):
-        if said is not None:
-            click.echo(f"{option} {said} is not needed: {_NOT_NEEDED[option]}.", err=True)
+    name = name or default_worker_name()
+    configure_logging(loglevel, log_format, {"worker": name})
+    _tell_what_is_not_needed(app, includes)
     settings = settings_of(broker)
     concurrency = _celery_concurrency(celery_arguments)
     slots = slots if concurrency is None else concurrency
@@ -146,7 +152,6 @@ def start(
     with open_instance() as instance:
         from ..broker.connection import SyncConnection
         from ..broker.guards import check_broker
-        from ..broker.worker_cards import default_worker_name
         from ..code_locations.code_location import with_options
         from ..dagster_internals.postgres.pool import close_connections, instance_id
         from ..launching.launcher import TaskiqRunLauncher
@@ -161,21 +166,20 @@ def start(
             CodeTargets(modules, files, workspaces, working_directory, location_name)
         )
         for sentence in not_served:
-            logger.warning("%s", sentence)
+            logger.warning("%s", sentence, extra=about(Action.NOT_SERVED))
         locations = with_options(locations, warm=warm, reload=reload, max_code_age=max_code_age)
         options = WorkerOptions(
-            name=name or default_worker_name(),
+            name=name,
             queues=[check_queue_option(queue, repeatable=True) for queue in queues]
             or sorted({settings.home_queue(location.name) for location in locations}),
             slots=slots,
             run_slots=run_slots,
             locations=locations,
             max_memory_mib=max_memory_mib,
-            prints_steps=not no_step_output,
+            prints_steps=_mirrors(mirror_steps),
         )
-        connection = SyncConnection(settings)
-        check_broker(connection, instance_id(instance))
-        connection.close()
+        with closing(SyncConnection(settings)) as connection:
+            check_broker(connection, instance_id(instance))
         if background and os.environ.pop(_IN_BACKGROUND, None) is None:
             _start_in_background()
             return
@@ -184,15 +188,27 @@ def start(
         share_cores(slots)
         mark_what_begins()
         end_leftovers()
+        printed = WrappedStreams()
         forked = fork_servers(options.locations)
 
         async def work() -> None:
             launches = isinstance(instance.run_launcher, TaskiqRunLauncher)
             await Worker(settings, options, instance, launches=launches, forked=forked).run()
 
-        # Its thread begins after the forks: a process with threads must not fork.
-        with _metrics(settings, metrics_host, metrics_port):
+        # Their threads begin after the forks: a process with threads must not fork.
+        metrics = _metrics(settings, metrics_host, metrics_port)
+        with printed.follow(), written_by_a_thread(), metrics:
             asyncio.run(work())
+
+
+def _tell_what_is_not_needed(app: str | None, includes: tuple[str, ...]) -> None:
+    for option, said in (("-A", app), ("-i", ", ".join(includes) or None)):
+        if said is not None:
+            tell(f"{option} {said} is not needed: {_NOT_NEEDED[option]}.")
+
+
+def _mirrors(chosen: str) -> bool:
+    return chosen == "on" or (chosen == "auto" and not sys.stdout.isatty())
 
 
 @contextmanager
@@ -205,7 +221,7 @@ def _metrics(settings: TaskiqSettings, host: str, port: int | None) -> Generator
 
     source = BrokerSource(settings)
     with closing(source), MetricsServer(Scrape(source), ServerOptions(host, port)) as server:
-        logger.info("Metrics at %s/metrics", server.url)
+        logger.info("Metrics at %s/metrics", server.url, extra=about(Action.METRICS))
         yield
 
 

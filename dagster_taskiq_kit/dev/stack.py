@@ -4,12 +4,16 @@ Invariant: it is up when every part answers, and down when no process of it is l
 unexpected end ends all, and says which.
 """
 
+import contextlib
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +24,10 @@ from ..broker.connection import SyncConnection
 from ..config.opened_instance import check_instance_file, opened_instance
 from ..config.settings_file import deployment
 from ..health.snapshot import read_snapshot
+from ..host.log_lines import json_line, writes_json
 from ..host.process_group import ProcessGroup, wait_until
 from ..vocabulary.errors import ConfigurationError, TaskiqKitError
+from ..vocabulary.log_actions import Action
 from ..vocabulary.masking import masked
 from .embedded_broker import free_port, start_private
 
@@ -139,6 +145,7 @@ class DevStack:
         options = self._options
         for number in range(1, options.workers + 1):
             arguments = ["worker", "start", "--name", f"worker-{number}"]
+            arguments += ["--log-format", "json" if writes_json() else "console"]
             arguments += ["--slots", str(options.slots), "--run-slots", str(options.run_slots)]
             for queue in options.queues:
                 arguments += ["-q", queue]
@@ -238,8 +245,13 @@ class DevStack:
             line = raw.decode(errors="replace").rstrip()
             said.append(line)
             del said[:-200]
-            if not self._options.quiet or _worth_saying(line):
-                click.echo(f"{click.style(name.ljust(10), fg=colour)} {masked(line)}", err=True)
+            if writes_json():
+                line = _with_part(name, line)
+            if self._options.quiet and not _worth_saying(line):
+                continue
+            if not writes_json():
+                line = f"{click.style(name.ljust(10), fg=colour)} {masked(line)}"
+            click.echo(line, err=True)
 
 
 #: A parent that ignores SIGINT (a shell's &, some CI) would make Dagster deaf to SIGTERM as well.
@@ -249,5 +261,20 @@ _WITH_INTERRUPTS = (
 )
 
 
+_WORTH_SAYING = re.compile(
+    r" (WARNING|ERROR|CRITICAL) |Error:|\"level\": \"(warning|error|critical)\""
+)
+_LEVEL = re.compile(r" (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
+
+
 def _worth_saying(line: str) -> bool:
-    return any(word in line for word in (" WARNING ", " ERROR ", " CRITICAL ", "Error:"))
+    return _WORTH_SAYING.search(line) is not None
+
+
+def _with_part(part: str, line: str) -> str:
+    """Return a line of a part in JSON: a worker's own, or one that is made of what it said."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.dumps({**json.loads(line), "part": part}, ensure_ascii=False)
+    level = _LEVEL.search(line)
+    said = {"action": Action.PRINTED.value, "part": part}
+    return json_line(time.time(), level[1].lower() if level else "info", line, said)

@@ -22,6 +22,7 @@ from ..health.rules import judge, with_published_objectives
 from ..health.snapshot import read_snapshot
 from ..version import __version__
 from ..vocabulary.errors import BrokerError
+from ..vocabulary.log_actions import Action, about
 from .collector import MOST_QUEUES, BrokerReading, absent, collect
 from .families import Families, together
 
@@ -62,9 +63,9 @@ def read_once(name: str, read: Read) -> Reading:
     try:
         families = read()
     except BrokerError as error:
-        logger.warning("Collector %s: %s", name, error)
+        logger.warning("Collector %s: %s", name, error, extra=about(Action.COLLECTOR_FAILED))
     except Exception:
-        logger.exception("Collector %s failed.", name)
+        logger.exception("Collector %s failed.", name, extra=about(Action.COLLECTOR_FAILED))
     return Reading(families, time.perf_counter() - began_s, time.time(), time.monotonic())
 
 

@@ -12,6 +12,7 @@ from ..broker.doubts import is_doubtful
 from ..broker.watchers import JUDGING
 from ..broker.worker_cards import WorkerCard
 from ..config.settings import QueueObjective
+from ..vocabulary.log_actions import Action, about
 from ..vocabulary.messages import UNREADABLE
 from .snapshot import HeldReading, LostWorker, QueueReading, ServerReading, Snapshot, WorkerReading
 
@@ -74,7 +75,10 @@ def _readable(entries: Iterable[E], read: Callable[[E], T]) -> Sequence[T]:
         try:
             found.append(read(entry))
         except UNREADABLE as error:
-            logger.warning("The broker holds what cannot be read (%s): %.200s", error, entry)
+            logger.warning(
+                "The broker holds what cannot be read (%s): %.200s", error, entry,
+                extra=about(Action.UNREADABLE),
+            )  # fmt: skip
     return found
 
 

@@ -20,6 +20,7 @@ from functools import partial
 
 from ..dagster_internals.event_rows import EventRow, EventStore, NotNow
 from ..dagster_internals.first_questions import FirstQuestions
+from ..vocabulary.log_actions import Action, about
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,10 @@ class EventRelay:
             if self._questions is not None:
                 answers = self._questions.ask(asked.run_id, asked.step_key)
         except Exception as error:  # noqa: BLE001  (whatever a storage raises: its child asks itself)
-            logger.warning("The database could not be asked for a step: %s", error)
+            logger.warning(
+                "The database could not be asked for a step: %s", error,
+                extra=about(Action.DATABASE_AWAY),
+            )  # fmt: skip
         return partial(_set, asked.answered, answers)
 
     def _next_batch(self) -> tuple[Sequence[_Said], Sequence[_Mark | _Question]]:
@@ -251,7 +255,10 @@ class EventRelay:
         return key not in self._dropped and key not in self._failed
 
     def _fail(self, said: _Said, error: Exception) -> None:
-        logger.error("An event of %s could not be stored.", said.key, exc_info=error)
+        logger.error(
+            "An event of %s could not be stored.", said.key, exc_info=error,
+            extra=about(Action.EVENT_NOT_STORED),
+        )  # fmt: skip
         self._failed[said.key] = str(error).partition("\n")[0] or type(error).__name__
 
     def _wait_for_database(self, error: Exception) -> None:
@@ -261,9 +268,12 @@ class EventRelay:
     def _say_away(self, error: Exception | None) -> None:
         if error is not None and not self._away:
             said = str(error).partition("\n")[0]
-            logger.warning("The database is away; events wait for it: %s", said)
+            logger.warning(
+                "The database is away; events wait for it: %s", said,
+                extra=about(Action.DATABASE_AWAY),
+            )  # fmt: skip
         elif error is None and self._away:
-            logger.warning("The database is back.")
+            logger.warning("The database is back.", extra=about(Action.DATABASE_BACK))
         self._away = error is not None
 
 

@@ -15,6 +15,7 @@ from ..broker.connection import blocking_client
 from ..broker.keys import Keys
 from ..config.settings import TaskiqSettings
 from ..vocabulary.errors import BrokerError
+from ..vocabulary.log_actions import Action, about
 from .delivery.deliveries import Deliveries
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,10 @@ class Orders:
             order = fields[b"order"].decode()
             task_id = "" if order in self._of_the_worker else fields[b"id"].decode()
         except (KeyError, UnicodeDecodeError):
-            logger.warning("An order cannot be read and is passed over: %s", dict(fields))
+            logger.warning(
+                "An order cannot be read and is passed over: %s", dict(fields),
+                extra=about(Action.UNREADABLE),
+            )  # fmt: skip
             return
         if order in self._of_the_worker:
             self._of_the_worker[order]()
@@ -76,7 +80,7 @@ class Orders:
         try:
             await self.obey(task_id, order)
         except BrokerError as error:
-            logger.warning("%s", error, extra={"action": "broker_away"})
+            logger.warning("%s", error, extra=about(Action.BROKER_AWAY))
 
     async def obey(self, task_id: str, order: str) -> None:
         """Obey one order: ``cancel``, ``revoked``, or ``forgotten``.
@@ -84,7 +88,8 @@ class Orders:
         Raises:
             BrokerError: What was forgotten could not be stated again.
         """
-        logger.info("Order %s for %s.", order, task_id, extra={"action": order, "task_id": task_id})
+        said = about(Action.ORDER, task_id, order=order)
+        logger.info("Order %s for %s.", order, task_id, extra=said)
         if order == "revoked":
             self._deliveries.revoke(task_id)
         elif order == "forgotten":
@@ -92,4 +97,6 @@ class Orders:
         elif order == "cancel":
             self._deliveries.cancel(task_id)
         else:
-            logger.warning("Order %r for %s is unknown and is passed over.", order, task_id)
+            logger.warning(
+                "Order %r for %s is unknown and is passed over.", order, task_id, extra=said
+            )

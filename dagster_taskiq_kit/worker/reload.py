@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ..code_locations.source_files import Reading, SourceFiles
 from ..vocabulary.errors import CodeLoadFailed
+from ..vocabulary.log_actions import Action, about
 from ..vocabulary.wording import counted
 from .process.fork_client import ForkServerClient
 from .warm.loaded_source import LoadedSource
@@ -204,7 +205,10 @@ class Reloading:
             async with self._one_at_a_time:
                 await self._replace(number, why, reading)
         except Exception as error:
-            logger.exception("Code location %r was not loaded again.", self._name(number))
+            said = about(Action.RELOAD_FAILED, location=self._name(number))
+            logger.exception(
+                "Code location %r was not loaded again.", self._name(number), extra=said
+            )
             self._put_off(served, reading.fingerprint, f"{why}; loading it again failed: {error}")
         finally:
             served.reloading = None
@@ -230,7 +234,8 @@ class Reloading:
             said = f"{why}, and the code does not import: {cause}"
             logger.error(
                 "Code location %r: %s. The code that was loaded before goes on serving.\n%s",
-                self._name(number), said, error, extra={"action": "reload_failed"},
+                self._name(number), said, error,
+                extra=about(Action.RELOAD_FAILED, location=self._name(number)),
             )  # fmt: skip
             self._put_off(served, reading.fingerprint, said)
             return
@@ -244,7 +249,7 @@ class Reloading:
         served.again_s = 0.0
         logger.info(
             "Code location %r was loaded again: %s.", self._name(number), why,
-            extra={"action": "reloaded"},
+            extra=about(Action.RELOADED, location=self._name(number)),
         )  # fmt: skip
         self._installed()
 

@@ -27,6 +27,7 @@ from ..dagster_internals.first_questions import FirstQuestions
 from ..dagster_internals.postgres.pool import instance_id
 from ..host.boot_time import boot_time_s
 from ..vocabulary.errors import BrokerError, BrokerUnavailable
+from ..vocabulary.log_actions import Action, about
 from ..vocabulary.states import Kind
 from ..vocabulary.wording import counted
 from .delivery.deliveries import Deliveries
@@ -144,7 +145,10 @@ class Worker:
     def _told_to_stop(self, number: int) -> None:
         """Drain at the first signal; end at once at the second, as if killed: others rescue."""
         if self._stop.is_set():
-            logger.warning("Told to stop again: ending at once; what runs here is killed.")
+            logger.warning(
+                "Told to stop again: ending at once; what runs here is killed.",
+                extra=about(Action.STOPPED_AT_ONCE),
+            )
             logging.shutdown()
             os._exit(128 + number)
         self._stop.set()
@@ -160,7 +164,7 @@ class Worker:
             self._options.slots,
             self._options.run_slots,
             ", ".join(f"{server.location.name} ({server.mode})" for server in self._servers),
-            extra={"action": "ready", "worker_id": self.worker_id},
+            extra=about(Action.READY, worker_id=self.worker_id),
         )
         keep, for_ever = self._supervision.keep, asyncio.Event()
         renewing = asyncio.create_task(
@@ -232,7 +236,7 @@ class Worker:
             f"{counted(busy, 'step')} may take up to {self._settings.drain_timeout_s:g} s more"
             if busy
             else "no step is at work",
-            extra={"action": "draining", "worker_id": self.worker_id},
+            extra=about(Action.DRAINING, worker_id=self.worker_id),
         )
         self._deliveries.hand_over_runs()
         _, unfinished = await asyncio.wait(lanes, timeout=self._settings.drain_timeout_s)
@@ -242,7 +246,7 @@ class Worker:
             logger.warning(
                 "Draining took a lease longer than its time; leaving. Other workers take over what "
                 "was not given back when the lease of this one has ended.",
-                extra={"action": "drain_given_up", "worker_id": self.worker_id},
+                extra=about(Action.DRAIN_GIVEN_UP, worker_id=self.worker_id),
             )
             await _cancel([giving_back, *unfinished])
 
@@ -273,7 +277,7 @@ class Worker:
             try:
                 await self._heartbeat.tick()
             except BrokerError as error:
-                logger.warning("%s", error, extra={"action": "broker_away"})
+                logger.warning("%s", error, extra=about(Action.BROKER_AWAY))
                 await self._outlast_outage()
 
     async def _outlast_outage(self) -> None:
@@ -297,10 +301,14 @@ class Worker:
             try:
                 overtaken = await asyncio.to_thread(witness.overtaken, executing)
             except Exception as error:  # noqa: BLE001  (whatever a storage raises)
-                logger.warning("The database cannot be asked: %s", error)
+                logger.warning(
+                    "The database cannot be asked: %s", error, extra=about(Action.DATABASE_AWAY)
+                )
             else:
                 for task_id, reason in overtaken.items():
-                    logger.warning("%s is killed: %s", task_id, reason)
+                    logger.warning(
+                        "%s is killed: %s", task_id, reason, extra=about(Action.KILLED, task_id)
+                    )
                     self._deliveries.revoke(task_id)
                 # What replaces lost work begins no earlier than ``settle_s`` after the verdict.
                 self._vouch(began_s + self._settings.settle_s - _KILL_MARGIN_S)
@@ -329,7 +337,7 @@ class Worker:
             try:
                 return await self._heartbeat.tick()
             except BrokerUnavailable as error:
-                logger.warning("%s", error, extra={"action": "broker_away"})
+                logger.warning("%s", error, extra=about(Action.BROKER_AWAY))
                 await asyncio.sleep(1)
 
     # -- what others see of it
@@ -378,7 +386,9 @@ class Worker:
         return " ".join(filter(None, [*code, self._supervision.trouble]))
 
     def _say_outage(self, away: bool) -> None:
-        logger.warning("The broker is %s.", "away; waiting for it" if away else "back")
+        action = Action.BROKER_AWAY if away else Action.BROKER_BACK
+        said = "away; waiting for it" if away else "back"
+        logger.warning("The broker is %s.", said, extra=about(action))
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

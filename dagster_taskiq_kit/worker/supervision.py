@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from ..vocabulary.errors import WorkerFailed
+from ..vocabulary.log_actions import Action, about
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class Supervision:
                 await work()
                 why = "it stopped by itself"
             except Exception as error:
-                logger.exception("%s ended; it is started again.", name)
+                logger.exception(
+                    "%s ended; it is started again.", name, extra=about(Action.PART_RESTARTED)
+                )
                 why = f"{type(error).__name__}: {error}"
             if finish.is_set():
                 return

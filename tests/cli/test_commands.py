@@ -169,7 +169,7 @@ def test_a_worker_starts_with_every_option(live: Live, tmp_path):
     with live.started(
         "worker", "start", "-y", str(file), "--namespace", live.fleet.settings.namespace,
         "-q", "gpu", "--queue", "bulk", "-n", "named", "--slots", "9", "--run-slots", "1",
-        "--warm", "auto", "--reload", "told", "--max-code-age", "0", "--no-step-output",
+        "--warm", "auto", "--reload", "told", "--max-code-age", "0", "--mirror-steps", "off",
         "--max-memory-per-child", "900", "--metrics-port", "0", "--metrics-host", "127.0.0.1",
         "-m", "a_module", "-f", str(tmp_path / "a_file.py"), "-w", str(live.workspace_file),
         "--working-directory", str(tmp_path), "-l", "debug", "-A", "dagster_celery.app",

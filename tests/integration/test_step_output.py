@@ -41,7 +41,7 @@ def test_the_last_words_of_a_step_that_is_killed_are_printed(site):
 
 
 def test_a_worker_may_leave_what_steps_print_to_the_compute_logs(site):
-    worker = site.start_worker("--no-step-output")
+    worker = site.start_worker("--mirror-steps", "off")
     run_id = site.launch("talking")
     assert site.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
     assert site.fleet.stop_worker(worker) == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from ...vocabulary.log_actions import Action, about
 from ..log_events import ONLY_A_ROW
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,10 @@ def store_plain_events_by_one_statement(instance: dg.DagsterInstance) -> None:
     why_not = why_as_shipped(instance)
     if not is_postgres(storage) or why_not:
         if why_not:
-            logger.warning("Each event is stored as Dagster ships it: %s.", why_not)
+            logger.warning(
+                "Each event is stored as Dagster ships it: %s.", why_not,
+                extra=about(Action.AS_SHIPPED),
+            )  # fmt: skip
         return
     original = storage.store_event
     statement = str(_insert(storage))

@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from ...vocabulary.log_actions import Action, about
 from .. import names as internals
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,10 @@ class Outage:
         self._failed_at_s = now_s
         if now_s >= self._deadline_s or _IMPATIENT.get():
             raise error
-        logger.warning("The database is away; waiting for it: %s", str(error).partition("\n")[0])
+        said = str(error).partition("\n")[0]
+        logger.warning(
+            "The database is away; waiting for it: %s", said, extra=about(Action.DATABASE_AWAY)
+        )
         time.sleep(_PAUSE_S)
         self._failed_at_s = time.monotonic()
 

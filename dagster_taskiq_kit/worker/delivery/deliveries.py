@@ -7,7 +7,6 @@ Whatever goes wrong here, a delivery is forgotten only when its process is gone.
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -28,14 +27,13 @@ from ..place import Place
 from ..process.fork_client import ForkServerClient
 from ..process.protocol import Begin, Done, Exited, Expired, Lingered, Output, Prints, Runs
 from ..reload import Reloading
+from . import delivery_log
 from .held import Held, death_in_words
 from .record_ends import RecordEnds
 from .step_output import Printing, StepOutput
 from .until_either import until_either
 from .verdict import Phase, verdict
 from .witness import Executing
-
-logger = logging.getLogger(__name__)
 
 #: A run that is cancelled outlives the grace of its steps: it has to write how they ended.
 _RUN_OUTLIVES_STEPS_S = 5.0
@@ -172,7 +170,7 @@ class Deliveries:
             message = messages.decode(delivery.task_id, delivery.kind, delivery.payload)
             number = self._location_of(message)
         except (MessageError, CodeError) as error:
-            logger.error("%s", error, extra={"action": "refused", "task_id": delivery.task_id})
+            delivery_log.log_refused(delivery, error)
             await self._ends.finish(held, State.REFUSED, {"reason": str(error)}, dead=str(error))
             return
         held.message = message
@@ -245,7 +243,7 @@ class Deliveries:
                 case Expired():
                     held.expired = True
                 case Lingered():
-                    self._warn_of_lingering(held)
+                    delivery_log.log_lingered(held)
                 case Done() if held.began and not held.over:
                     # Said before the process is gone, so that the run goes on while it takes
                     # itself down.
@@ -261,19 +259,10 @@ class Deliveries:
         with contextlib.suppress(BrokerError):
             await self._connection.run(tell, give_up_s=0)
 
-    @staticmethod
-    def _warn_of_lingering(held: Held) -> None:
-        logger.warning(
-            "The process of %s was still there some seconds after its end (a thread, an exit "
-            "handler or a pool that it left): killing it.",
-            held.delivery.task_id,
-            extra={"action": "lingered", "task_id": held.delivery.task_id},
-        )
-
     def _print(self, held: Held, files: Mapping[str, str]) -> None:
         held.output_files = files
         if isinstance(held.message, StepMessage):
-            output = StepOutput(held.message.run_id, held.message.step_key, files)
+            output = StepOutput(held.message, held.delivery.queue, files)
             self._printing.follow(output, held.gone)
 
     async def _allow(self, held: Held, server: ForkServerClient) -> None:
@@ -283,6 +272,7 @@ class Deliveries:
         begins = answer == "ok"
         if begins:
             held.reach(Phase.BEGUN)
+            delivery_log.log_began(held)
             self._limit_time(held)
             server.allow(delivery.token, await held.answers_in_time())
         else:

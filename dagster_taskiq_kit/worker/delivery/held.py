@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...broker.records import Delivery
+from ...host.boot_time import boot_time_s
 from ...vocabulary.messages import Message
 from ...vocabulary.states import Kind
 from ..process.execution import Execution
@@ -46,6 +47,7 @@ class Held:
         self._phase = Phase.CLAIMED
         #: Its body was allowed to begin.
         self.began = False
+        self._began_s = 0.0
         self.cancelled = False
         #: A run whose executor can go on elsewhere where its log left off.
         self.resumable = False
@@ -64,9 +66,15 @@ class Held:
 
     def reach(self, phase: Phase) -> None:
         """Go on to a phase; one that was left behind is not gone back to."""
-        self.began = self.began or phase is Phase.BEGUN
+        if phase is Phase.BEGUN and not self.began:
+            self.began, self._began_s = True, boot_time_s()
         if phase.value > self._phase.value:
             self._phase = phase
+
+    @property
+    def ran_s(self) -> float:
+        """For how long it has run; 0 before it has begun."""
+        return boot_time_s() - self._began_s if self.began else 0.0
 
     @property
     def ending(self) -> bool:

@@ -15,7 +15,9 @@ from ...broker.records import Delivery
 from ...broker.scripts import Call
 from ...config.settings import TaskiqSettings
 from ...vocabulary.errors import BrokerError, BrokerUnavailable
+from ...vocabulary.log_actions import Action, about
 from ...vocabulary.states import State
+from .delivery_log import log_ended, log_requeued
 from .held import Held
 
 logger = logging.getLogger(__name__)
@@ -48,14 +50,9 @@ class RecordEnds:
             reason: What happened to it.
             counts: Whether this delivery counts towards ``MAX_DELIVERIES``.
         """
-        await self.insist(
-            records.requeue(
-                delivery.task_id,
-                delivery.token,
-                reason,
-                counts=counts,
-            )
-        )
+        requeue = records.requeue(delivery.task_id, delivery.token, reason, counts=counts)
+        if await self.insist(requeue) != "revoked":
+            log_requeued(delivery, reason)
 
     def last_words(self, reason: str) -> dict[str, Any]:
         """Return what is said of a step that this worker itself has ended."""
@@ -74,6 +71,7 @@ class RecordEnds:
             dead: Why its payload shall go to the dead letters; '' for not.
         """
         delivery = held.delivery
+        log_ended(held, outcome, detail)
         finish = records.finish(
             delivery.task_id,
             delivery.token,
@@ -93,6 +91,6 @@ class RecordEnds:
             try:
                 return await self._connection.run(call)
             except BrokerError as error:
-                logger.warning("%s", error, extra={"action": "broker_away"})
+                logger.warning("%s", error, extra=about(Action.BROKER_AWAY))
                 if not isinstance(error, BrokerUnavailable):
                     await asyncio.sleep(_INSIST_PAUSE_S)

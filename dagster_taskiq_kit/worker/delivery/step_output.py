@@ -1,20 +1,27 @@
 """What steps print, on the worker's own stdout and stderr, where log shippers look.
 
-Invariant: a line appears once and whole, with its run and step in front, and the lines of a stream
-in their order; also the last ones of a process that was killed. Nobody waits for it: a reader of
-our stdout that stopped reading delays no step, no renewal and no end.
+Invariant: a line appears once and whole, with its run and step in front (or in its JSON object),
+and the lines of a stream in their order; also the last ones of a process that was killed. Nobody
+waits for it: a reader of our stdout that stopped reading delays no step, no renewal and no end.
 """
 
 import asyncio
 import contextlib
-import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
+
+from ...host.log_lines import json_line, writes_json
+from ...host.written_lines import write_lines
+from ...vocabulary.log_actions import Action, about
+from ...vocabulary.masking import masked
+from ...vocabulary.messages import StepMessage
 
 _EVERY_S = 0.5
+_DESCRIPTORS = {"out": 1, "err": 2}
 #: Of one stream in one look: more comes with the next.
 _MOST_BYTES = 1_048_576
 #: How long a worker that leaves gives to what is not printed yet.
@@ -25,14 +32,15 @@ class StepOutput:
     """Copies what one step writes into its files.
 
     Args:
-        run_id: Its run.
-        step_key: The step.
+        step: The step.
+        queue: Where it waited.
         files: Its files, by ``out`` and ``err``.
     """
 
-    def __init__(self, run_id: str, step_key: str, files: Mapping[str, str]) -> None:
-        self._prefix = f"[{run_id[:8]} {step_key}] "
-        self._to: Mapping[str, TextIO] = {"out": sys.stdout, "err": sys.stderr}
+    def __init__(self, step: StepMessage, queue: str, files: Mapping[str, str]) -> None:
+        self._prefix = f"[{step.run_id[:8]} {step.step_key}] "
+        code = {"job": step.code.job, "location": step.code.location}
+        self._said = about(Action.STEP_OUTPUT, step.task_id, queue=queue, **code)
         self._files = files
         self._open: dict[str, BinaryIO] = {}
         self._begun = dict.fromkeys(files, b"")
@@ -61,9 +69,15 @@ class StepOutput:
 
     def _print(self, stream: str, lines: list[bytes]) -> None:
         if lines:
-            text = "".join(f"{self._prefix}{line.decode(errors='replace')}\n" for line in lines)
-            self._to[stream].write(text)
-            self._to[stream].flush()
+            write = self._as_json if writes_json() else self._as_text
+            texts = [write(stream, line.decode(errors="replace")) for line in lines]
+            write_lines(_DESCRIPTORS[stream], "\n".join([*texts, ""]))
+
+    def _as_text(self, _stream: str, line: str) -> str:
+        return masked(f"{self._prefix}{line}")
+
+    def _as_json(self, stream: str, line: str) -> str:
+        return json_line(time.time(), "info", line, {**self._said, "stream": stream})
 
     def close(self) -> None:
         """Close its files."""

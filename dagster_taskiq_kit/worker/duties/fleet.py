@@ -13,6 +13,7 @@ import dagster as dg
 from ...broker.connection import AsyncConnection
 from ...config.settings import TaskiqSettings
 from ...vocabulary.errors import BrokerUnavailable
+from ...vocabulary.log_actions import Action, about
 from .prune import EVERY_S as PRUNE_EVERY_S
 from .prune import Prune
 from .reconcile import EVERY_S as RECONCILE_EVERY_S
@@ -78,4 +79,4 @@ async def perform(duty: Duty) -> None:
         except BrokerUnavailable:
             continue
         except Exception:
-            logger.exception("A duty failed; it is tried again.")
+            logger.exception("A duty failed; it is tried again.", extra=about(Action.DUTY_FAILED))

@@ -8,6 +8,7 @@ import logging
 
 from ...broker import records
 from ...broker.connection import AsyncConnection
+from ...vocabulary.log_actions import Action, about
 from .turns import Turn
 
 logger = logging.getLogger(__name__)
@@ -42,5 +43,5 @@ class Prune:
                 "Queue %r was not used for %d days and is forgotten.",
                 queue,
                 KEEP_S / 86_400,
-                extra={"action": "pruned", "queue": queue},
+                extra=about(Action.PRUNED, queue=queue),
             )

@@ -23,6 +23,7 @@ from ...host.first_seen import FirstSeen
 from ...launching.inline_runs import launched_inline
 from ...launching.run_submission import RunSubmission
 from ...vocabulary.errors import BrokerError, TaskiqKitError, WaitedTooLong
+from ...vocabulary.log_actions import Action, about
 from ...vocabulary.messages import run_task_id
 from ...vocabulary.states import OWNED, TERMINAL, State
 from .turns import Turn
@@ -232,7 +233,8 @@ class Reconcile:
             self._say(run, sentence)
 
     def _say(self, run: internals.DagsterRun, sentence: str) -> None:
-        logger.warning("Run %s: %s", run.run_id, sentence, extra={"run_id": run.run_id})
+        said = about(Action.RECONCILED, run_id=run.run_id, job=run.job_name)
+        logger.warning("Run %s: %s", run.run_id, sentence, extra=said)
         self._instance.report_engine_event(sentence, run, cls=type(self))
 
     # -- runs that are over
@@ -247,7 +249,10 @@ class Reconcile:
         self._over.look(over)
         left = [run_id for run_id in over if self._over.for_s(run_id) >= _LEAVING_S]
         for run_id in (run_id for run_id in left if run_id in with_messages):
-            logger.warning("Run %s is over; what is left of it is stopped.", run_id)
+            logger.warning(
+                "Run %s is over; what is left of it is stopped.", run_id,
+                extra=about(Action.RECONCILED, run_id=run_id),
+            )  # fmt: skip
             self._broker.run(records.cancel(run_id, whole_run=True))
         still_open = readings.members(self._broker, key)
         for run_id in (run_id for run_id in left if run_id in with_slots - still_open):

@@ -29,6 +29,7 @@ from ...broker.leases import Silent
 from ...config.settings import TaskiqSettings
 from ...host.boot_time import boot_time_s
 from ...vocabulary.errors import BrokerUnavailable
+from ...vocabulary.log_actions import Action, about
 from .lease_watch import LeaseWatch, Look
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ class Rescue:
         if taken is None:
             logger.warning(
                 "Nobody is given up: the broker's clock was set, or it was slow. All workers are "
-                "watched for another lease."
+                "watched for another lease.",
+                extra=about(Action.CLOCK_SET),
             )
             self._watch.forget()
             return
@@ -106,5 +108,5 @@ class Rescue:
                 rescued.worker_id,
                 rescued.task_id,
                 rescued.state.value,
-                extra={"action": "rescued", "task_id": rescued.task_id},
+                extra=about(Action.RESCUED, rescued.task_id),
             )

@@ -8,6 +8,7 @@ import logging
 
 from ...broker import records
 from ...broker.connection import AsyncConnection
+from ...vocabulary.log_actions import Action, about
 from .turns import Turn
 
 logger = logging.getLogger(__name__)
@@ -39,5 +40,5 @@ class Restore:
             logger.warning(
                 "%s had lost its place in its queue and is queued again.",
                 task_id,
-                extra={"action": "restored", "task_id": task_id},
+                extra=about(Action.RESTORED, task_id),
             )

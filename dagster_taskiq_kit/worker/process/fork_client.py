@@ -20,6 +20,7 @@ from ...code_locations.code_location import CodeLocation
 from ...code_locations.code_matching import Served
 from ...host.process_tree import kill_tree
 from ...vocabulary.errors import CodeLoadFailed, ProtocolError
+from ...vocabulary.log_actions import Action, about
 from ...vocabulary.messages import Message, StepMessage, kind_of
 from ..event_relay import EventRelay
 from ..place import Place
@@ -132,6 +133,7 @@ class ForkServerClient:
             logger.warning(
                 "Code location %r is served %s, its steps import it for themselves: %s.",
                 self.location.name, self.mode, self.why,
+                extra=about(Action.NOT_WARM, location=self.location.name),
             )  # fmt: skip
         self._choose_who_stores(packet)
         self._unanswered = 0
@@ -151,6 +153,7 @@ class ForkServerClient:
             logger.info(
                 "Steps of code location %r store their events themselves, each in a database "
                 "session of its own: %s.", self.location.name, why,
+                extra=about(Action.STORES_ITSELF, location=self.location.name),
             )  # fmt: skip
 
     def _take_forked(self) -> tuple[_Process, socket.socket] | None:
@@ -235,7 +238,7 @@ class ForkServerClient:
         if self._ready.is_set() and self._send(Deadline(until_s)):
             self._unanswered += 1
         if self._unanswered > _MOST_UNANSWERED and self._process is not None:
-            logger.error("The fork server of %r does not answer: killing it.", self.location.name)
+            self._log_death("The fork server of %r does not answer: killing it.")
             self._unanswered = 0
             self._process.kill()
 
@@ -253,14 +256,14 @@ class ForkServerClient:
             while heard := await next_packet(reader):
                 self._take(*heard)
         except ProtocolError as error:
-            logger.error("%s", error)
+            self._log_death(f"The fork server of %r is killed: {error}")
             self._process.kill()
         self._ready.clear()
         self._writer.close()
         await ending
         await self._end_executions()
         if not self._stopping:
-            logger.error("The fork server of %r died; starting another.", self.location.name)
+            self._log_death("The fork server of %r died; starting another.")
             await self._restart()
 
     def _take(self, packet: Packet, key: str) -> None:
@@ -304,11 +307,16 @@ class ForkServerClient:
             try:
                 reader = await self._launch()
             except CodeLoadFailed as error:
-                logger.error("%s", error)
+                said = about(Action.CODE_NOT_LOADED, location=self.location.name)
+                logger.error("%s", error, extra=said)
                 self.trouble = error.cause
                 continue
             self._listener = asyncio.create_task(self._listen(reader))
             return
+
+    def _log_death(self, sentence: str) -> None:
+        name = self.location.name
+        logger.error(sentence, name, extra=about(Action.FORK_SERVER_DIED, location=name))
 
     def _lost(self, execution: Execution) -> None:
         """Say that an execution has ended whose fork server is gone."""

@@ -24,6 +24,7 @@ import time
 from ...host.boot_time import boot_time_s
 from ...host.process_tree import adopt_orphans, group_lives, kill, kill_group, kill_tree
 from ...vocabulary.errors import ProtocolError
+from ...vocabulary.log_actions import Action, about
 from .children import Child, Crew, Left
 from .guardian import Guardian
 from .lifecycle import HELPERS_LINGER_S, LINGER_S, when_parent_dies
@@ -302,7 +303,7 @@ class ForkServer:
             child.leaving = child.deaf = True
             return False
         except ProtocolError as error:
-            logger.error("%s", error)
+            logger.error("%s", error, extra=about(Action.KILLED))
             child.leaving = child.deaf = True
             kill_tree(child.pid)
             return False

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...host.process_tree import kill_tree
+from ...vocabulary.log_actions import Action, about
 from .lifecycle import CHILD, FORK_SERVER
 
 logger = logging.getLogger(__name__)
 
 MARK = "_DAGSTER_TASKIQ_WORKER"
-_ACTION = {"action": "leftover"}
+_ACTION = about(Action.LEFTOVER)
 
 
 def mark_what_begins() -> None:

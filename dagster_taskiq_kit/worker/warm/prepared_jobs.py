@@ -19,6 +19,7 @@ import dagster as dg
 from ...dagster_internals import names as internals
 from ...dagster_internals import planning
 from ...dagster_internals.code_locations import LoadedCode
+from ...vocabulary.log_actions import Action, about
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,18 @@ class PreparedJobs:
                 self._environment = dict(os.environ)
                 self._prepare_all(code)
         except Exception as error:  # noqa: BLE001  (a step says it: its environment cannot be had)
-            logger.warning("Jobs are planned in their steps: %s", error)
+            logger.warning(
+                "Jobs are planned in their steps: %s", error, extra=about(Action.NOT_PREPARED)
+            )
 
     def _prepare_all(self, code: LoadedCode) -> None:
         deadline_s = time.monotonic() + _PREPARE_WITHIN_S
         for (_, name), job in code.jobs.items():
             if time.monotonic() > deadline_s:
-                logger.info("Some jobs are planned in their steps: there are many.")
+                logger.info(
+                    "Some jobs are planned in their steps: there are many.",
+                    extra=about(Action.NOT_PREPARED),
+                )
                 return
             self._prepare(name, job)
 
@@ -80,7 +86,10 @@ class PreparedJobs:
                 self._prepared[id(definition)] = _Prepared(definition, config, plan)
         except Exception as error:  # noqa: BLE001  (a step says it, should there ever be one)
             # Most often it needs a config.
-            logger.debug("Job %r is planned in its steps: %s", name, error)
+            logger.debug(
+                "Job %r is planned in its steps: %s", name, error,
+                extra=about(Action.NOT_PREPARED, job=name),
+            )  # fmt: skip
 
     def find(
         self,

@@ -1,0 +1,96 @@
+"""One line of a log: one JSON object with the fields that are documented, and no secret."""
+
+import ast
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from dagster_taskiq_kit.host.log_lines import FIELDS, JsonLines
+from dagster_taskiq_kit.vocabulary.log_actions import Action, about, of_task
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "dagster_taskiq_kit"
+#: Rooms whose code logs in worker, exporter or stack, and in no process of Dagster's alone.
+LOGGING_ROOMS = ("worker", "broker", "exporter", "health", "dagster_internals", "cli", "dev")
+
+
+def line_of(message: str, *args: object, **extra: object) -> dict:
+    logger = logging.getLogger("dagster_taskiq_kit.some.room")
+    written: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(JsonLines().format(record))
+
+    keeping = Keep()
+    logger.addHandler(keeping)
+    try:
+        logger.warning(message, *args, **extra)  # type: ignore[arg-type]
+    finally:
+        logger.removeHandler(keeping)
+    (line,) = written
+    assert "\n" not in line
+    return json.loads(line)
+
+
+def test_a_line_says_when_how_bad_what_and_about_whom():
+    said = about(Action.ENDED, "step:r1:a.b[x:y]:2", queue="q", state="failed", seconds=1.5)
+    line = line_of("%s failed", "it", extra=said)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "level": "warning", "event": "it failed", "action": "ended", "run_id": "r1",
+        "step_key": "a.b[x:y]", "attempt": 2, "task_id": "step:r1:a.b[x:y]:2", "queue": "q",
+        "state": "failed", "seconds": 1.5, "logger": "dagster_taskiq_kit.some.room",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task_id", "said"),
+    [
+        ("run:r1:0", {"run_id": "r1"}),
+        ("step:r1:key:10", {"run_id": "r1", "step_key": "key", "attempt": 10}),
+        ("step:r1:key", {}),
+        ("0f3e", {}),
+        ("run:", {}),
+    ],
+)
+def test_an_id_says_run_step_and_attempt_where_it_has_them(task_id, said):
+    assert of_task(task_id) == {"task_id": task_id, **said}
+
+
+def test_a_traceback_is_a_field_of_its_line():
+    line = line_of("it failed", exc_info=ValueError("of two\nlines"))
+    assert "of two\nlines" in line["traceback"]
+    assert "ValueError" in line["traceback"]
+
+
+def test_no_field_shows_a_secret():
+    url = "redis://someone:hunter2@somewhere/0"
+    line = line_of("%s", url, exc_info=ValueError(url), extra={"queue": url})
+    assert "hunter2" not in json.dumps(line)
+
+
+def test_the_documented_actions_and_fields_are_those_that_there_are():
+    page = (ROOT / "docs" / "logs.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, flags=re.MULTILINE))
+    assert {a.value: rows.get(a.value) for a in Action} == {a.value: a.meaning for a in Action}
+    assert [name for name in FIELDS if name not in rows] == []
+
+
+def test_everything_that_the_kit_logs_names_its_action():
+    silent = []
+    for room in LOGGING_ROOMS:
+        for path in sorted((PACKAGE / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and isinstance(node.func.value, ast.Name)
+                    and node.func.value.id == "logger"
+                    and not any(keyword.arg == "extra" for keyword in node.keywords)
+                ):
+                    silent.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert silent == []
