@@ -55,6 +55,11 @@ class WorkerCard:
         boot_s: The same on its host's boot clock.
         modes: How it serves each location: ``warm``, or ``layered`` or ``cold`` with why.
         stale: Why it serves a location with older code than its files, where it does.
+        began_s: When it began, by its own clock, seconds since 1970; 0 when it does not say.
+        succeeded: How many messages it has executed well.
+        failed: How many failed or crashed on it.
+        memory_bytes: What it uses with all its processes, at its last look.
+        busy_cpus: How many processors they kept busy then, on average.
     """
 
     worker_id: str
@@ -79,6 +84,11 @@ class WorkerCard:
     boot_s: float = 0.0
     modes: Mapping[str, str] = field(default_factory=dict)
     stale: Mapping[str, str] = field(default_factory=dict)
+    began_s: float = 0.0
+    succeeded: int = 0
+    failed: int = 0
+    memory_bytes: int = 0
+    busy_cpus: float = 0.0
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""

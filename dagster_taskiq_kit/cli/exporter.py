@@ -15,7 +15,7 @@ from ..host.log_lines import LogFormat, configure_logging, writes_json
 from ..vocabulary.errors import ConfigurationError
 from ..vocabulary.log_actions import Action, about
 from .main import broker_options, log_format_option, open_instance, settings_of
-from .option_types import AT_LEAST_ONE, PORT, WORKSPACE, Seconds
+from .option_types import AT_LEAST_ONE, PORT, WORKSPACE, Seconds, WebUrl
 
 if TYPE_CHECKING:
     from ..exporter.sources import PeriodicSource
@@ -47,6 +47,9 @@ _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
     "-w", "--workspace", "workspaces", multiple=True, type=WORKSPACE,
     help="workspace.yaml whose code locations are loaded each time, to tell whether they load.",
 )  # fmt: skip
+@click.option(
+    "--ui-url", metavar="URL", type=WebUrl(), help="Dagster's UI, to which the fleet page leads."
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file: answer with HTTPS.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file with its key.")
 @click.option(
@@ -64,9 +67,10 @@ def exporter(
     tls_cert: Path | None,
     tls_key: Path | None,
     user: str | None,
+    ui_url: str | None,
     **broker: Any,
 ) -> None:
-    """Serve /metrics for Prometheus, until SIGTERM. Two of them double nothing."""
+    """Serve the fleet page and /metrics, until SIGTERM. Two of them double nothing."""
     from ..exporter.server import MetricsServer, ServerOptions
     from ..exporter.sources import BrokerSource, Scrape
 
@@ -83,8 +87,9 @@ def exporter(
         others = {}
         if os.environ.get("DAGSTER_HOME") if dagster is None else dagster:
             others["dagster"] = _dagster_source(stack, settings, workspaces, every_s)
-        options = ServerOptions(host, port, tls_cert, tls_key, user, password)
-        server = stack.enter_context(MetricsServer(Scrape(source, others), options))
+        links = {"ui": ui_url} if ui_url else {}
+        options = ServerOptions(host, port, tls_cert, tls_key, user, password, links)
+        server = stack.enter_context(MetricsServer(Scrape(source, others), settings, options))
         where = f"Metrics of namespace {settings.namespace!r} at {server.url}/metrics"
         if writes_json():
             logger.info("%s", where, extra=about(Action.METRICS))

@@ -31,7 +31,7 @@ _COMMANDS = {
     "dead-letter": ("dead_letter", "dead_letter", "List, show, requeue and purge dead letters."),
     "dev": ("dev", "dev", "Start broker, workers, UI and daemon; one Ctrl-C ends all of it."),
     "doctor": ("doctor", "doctor", "Examine this installation; exit code 2 on an ERROR."),
-    "exporter": ("exporter", "exporter", "Serve /metrics for Prometheus, until SIGTERM."),
+    "exporter": ("exporter", "exporter", "Serve the fleet page and /metrics, until SIGTERM."),
     "queue": ("queue", "queue", "List, pause, resume, purge and reorder queues."),
     "status": ("status", "status", "Show health, queues, workers and what runs."),
     "worker": ("worker", "worker", "Start and steer workers."),

@@ -5,6 +5,7 @@ machine or a clock takes. No option is of a bare type.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,16 @@ class WorkspaceFile(click.ParamType[str]):
 
 
 WORKSPACE = WorkspaceFile()
+
+
+class WebUrl(click.ParamType[str]):
+    """A url of a page, that a page may lead to."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the url; any other scheme would run in the reader's browser."""
+        url = str(value)
+        if not re.match(r"https?://[\w\[]", url):
+            self.fail("It must begin with http:// or https:// and a host.", param, ctx)
+        return url

@@ -67,7 +67,7 @@ for _command in (steer.list_workers, steer.show, steer.drain, steer.terminate, s
 @click.option(
     "--metrics-port",
     type=PORT,
-    help="Serve /metrics of broker, queues and workers here too, for small set-ups; 0: a free one.",
+    help="Serve the fleet page and /metrics here too, for small set-ups; 0: a free one.",
 )
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for it.")
 @click.option("-m", "--module", "modules", multiple=True, help="Python module with definitions.")
@@ -219,8 +219,8 @@ def _metrics(settings: TaskiqSettings, host: str, port: int | None) -> Generator
     from ..exporter.server import MetricsServer, ServerOptions
     from ..exporter.sources import BrokerSource, Scrape
 
-    source = BrokerSource(settings)
-    with closing(source), MetricsServer(Scrape(source), ServerOptions(host, port)) as server:
+    source, options = BrokerSource(settings), ServerOptions(host, port)
+    with closing(source), MetricsServer(Scrape(source), settings, options) as server:
         logger.info("Metrics at %s/metrics", server.url, extra=about(Action.METRICS))
         yield
 

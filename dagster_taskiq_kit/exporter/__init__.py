@@ -1,1 +1,1 @@
-"""The Prometheus exporter: a catalogue of metrics, a pure collector, and a server."""
+"""The exporter: metrics for Prometheus, and the fleet page for people."""

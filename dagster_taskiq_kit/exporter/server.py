@@ -1,43 +1,34 @@
-"""The exporter over HTTP: /metrics, /-/healthy, /-/ready; with TLS and basic auth where asked for.
+"""The exporter's server: uvicorn on a socket that was bound before, in a thread of its own.
 
-Invariant: /metrics answers 200 also when the broker does not, and says so in ``up``: a scrape that
-fails looks like an exporter that is gone.
+Invariant: a client that dribbles or says nothing keeps nobody out: who has not sent a request soon
+is hung up on, and when very many are sending, who has been at it for longest.
 """
 
-import base64
-import binascii
-import contextlib
-import hmac
+import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Any, cast
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.exposition import choose_encoder
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..config.settings import TaskiqSettings
 from ..vocabulary.errors import ConfigurationError
+from .fleet.reader import FleetReader
 from .sources import Scrape
+from .web import Pages
 
 DEFAULT_PORT = 9808
 
-#: Prometheus scrapes with one connection each; the rest is for people, probes and second scrapers.
-MOST_THREADS = 16
-#: How long a new request waits for the thread of one that was hung up on.
-_ROOM_WITHIN_S = 1.0
-
-Respond = Callable[..., Any]
-
-_INDEX = b"""<!doctype html><title>dagster-taskiq exporter</title>
-<h1>dagster-taskiq exporter</h1>
-<ul><li><a href="metrics">metrics</a><li><a href="-/healthy">healthy</a>
-<li><a href="-/ready">ready</a></ul>
-"""
+#: Connections whose request has not arrived as a whole.
+MOST_SENDING = 64
+_SENT_WITHIN_S = 10.0
+_UP_WITHIN_S = 30.0
+#: How long who is being answered may go on when the server ends.
+_LEAVE_WITHIN_S = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +42,7 @@ class ServerOptions:
         key: File with its key; None when the certificate's file holds it.
         user: Name for basic auth; None for none.
         password: Password for basic auth.
+        links: Where else the page leads: ``ui`` is Dagster's UI.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +51,7 @@ class ServerOptions:
     key: Path | None = None
     user: str | None = None
     password: str = ""
+    links: dict[str, str] = field(default_factory=dict)
 
 
 class MetricsServer:
@@ -66,174 +59,119 @@ class MetricsServer:
 
     Args:
         scrape: What /metrics answers.
+        settings: The deployment, for the fleet page.
         options: Where and how.
 
     Raises:
         ConfigurationError: The port is taken, or the certificate cannot be read.
     """
 
-    def __init__(self, scrape: Scrape, options: ServerOptions) -> None:
-        # Not asked to describe itself: that would read the broker before anybody scrapes.
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(scrape)
-        self._metrics = make_wsgi_app(registry)
-        self._scrape = scrape
+    def __init__(self, scrape: Scrape, settings: TaskiqSettings, options: ServerOptions) -> None:
         self._options = options
-        self._server = self._bind()
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._check_certificate()
+        self._socket = _bind(options)
+        self._fleet = FleetReader(settings, options.links)
+        certificate = None if options.certificate is None else str(options.certificate)
+        config = uvicorn.Config(
+            Pages(scrape, self._fleet, self._is_ending).app(options.user, options.password),
+            http=type("_Protocol", (_PatientProtocol,), {"_sending": {}}),
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            ssl_certfile=certificate,
+            ssl_keyfile=None if options.key is None else str(options.key),
+            timeout_graceful_shutdown=_LEAVE_WITHIN_S,
+        )
+        self._server = uvicorn.Server(config)
+        serve = lambda: self._server.run(sockets=[self._socket])  # noqa: E731
+        self._thread = threading.Thread(target=serve, name="http", daemon=True)
 
-    def _bind(self) -> WSGIServer:
-        options = self._options
-        server_class = _ServerOnIPv6 if ":" in options.host else _Server
+    def _check_certificate(self) -> None:
+        if self._options.certificate is None:
+            return
         try:
-            server = make_server(options.host, options.port, self._answer, server_class, _Handler)
-        except (OSError, OverflowError, UnicodeError) as error:
-            said = getattr(error, "strerror", None) or "there is no such address"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._options.certificate, self._options.key)
+        except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
-                f"The exporter cannot listen on {options.host}:{options.port} ({said}): "
-                "choose another --host or --port.", "port",
+                f"The certificate {self._options.certificate} cannot be used ({error}): name a PEM "
+                "file with the chain, and one with its key.", "tls",
             ) from None  # fmt: skip
-        if options.certificate is not None:
-            try:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                context.load_cert_chain(options.certificate, options.key)
-            except (OSError, ssl.SSLError) as error:
-                server.server_close()
-                raise ConfigurationError(
-                    f"The certificate {options.certificate} cannot be used ({error}): name a PEM "
-                    "file with the chain, and one with its key.", "tls",
-                ) from None  # fmt: skip
-            # The handshake belongs to the thread of its request: a slow client stops nobody.
-            server.socket = context.wrap_socket(
-                server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        return server
+
+    def _is_ending(self) -> bool:
+        return self._server.should_exit
 
     @property
     def url(self) -> str:
         """Where it answers."""
         scheme = "http" if self._options.certificate is None else "https"
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
-        return f"{scheme}://{host}:{self._server.server_port}"
+        return f"{scheme}://{host}:{self._socket.getsockname()[1]}"
 
     def __enter__(self) -> "MetricsServer":
+        self._fleet.__enter__()
         self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _answer(self, environ: dict[str, Any], respond: Respond) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "/")
-        if path == "/-/healthy":
-            return _say(respond, "200 OK", b"The exporter is up.\n")
-        if not self._may(environ.get("HTTP_AUTHORIZATION", "")):
-            challenge = ("WWW-Authenticate", 'Basic realm="dagster-taskiq exporter"')
-            return _say(respond, "401 Unauthorized", b"Name and password, please.\n", challenge)
-        if path == "/metrics":
-            return self._expose(environ, respond)
-        if path == "/":
-            return _say(respond, "200 OK", _INDEX, ("Content-Type", "text/html; charset=utf-8"))
-        if path != "/-/ready":
-            return _say(respond, "404 Not Found", b"Try /metrics, /-/healthy or /-/ready.\n")
-        ready = self._scrape.is_ready()
-        return _say(
-            respond,
-            "200 OK" if ready else "503 Service Unavailable",
-            b"The broker answers.\n" if ready else b"The broker does not answer.\n",
-        )
-
-    def _expose(self, environ: dict[str, Any], respond: Respond) -> Iterable[bytes]:
-        """Answer in the format that is asked for; in the plain one where that is not understood."""
-        try:
-            choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        except Exception:  # noqa: BLE001  (a version that is no number, a parameter without value)
-            environ["HTTP_ACCEPT"] = ""
-        return self._metrics(environ, respond)
-
-    def _may(self, authorization: str) -> bool:
-        if self._options.user is None:
-            return True
-        scheme, _, encoded = authorization.partition(" ")
-        try:
-            said = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        wanted = f"{self._options.user}:{self._options.password}".encode()
-        return scheme.lower() == "basic" and hmac.compare_digest(said, wanted)
+        self._server.should_exit = True
+        self._thread.join(_LEAVE_WITHIN_S + 3.0)
+        self._fleet.__exit__()
+        self._socket.close()
 
 
-def _say(respond: Respond, status: str, body: bytes, *headers: tuple[str, str]) -> Iterable[bytes]:
-    if not any(name == "Content-Type" for name, _ in headers):
-        headers = (*headers, ("Content-Type", "text/plain; charset=utf-8"))
-    respond(status, [*headers, ("Content-Length", str(len(body)))])
-    return [body]
+def _bind(options: ServerOptions) -> socket.socket:
+    """Return a socket that listens; clients wait in it until the server is up."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((options.host, options.port))
+        made.listen(128)
+    except (OSError, OverflowError, UnicodeError) as error:
+        made.close()
+        said = getattr(error, "strerror", None) or "there is no such address"
+        raise ConfigurationError(
+            f"The exporter cannot listen on {options.host}:{options.port} ({said}): "
+            "choose another --host or --port.", "port",
+        ) from None  # fmt: skip
+    return made
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """Answers each request in a thread of its own, and at most so many at once.
+class _PatientProtocol(H11Protocol):
+    """One connection; its request must arrive as a whole, and soon."""
 
-    When all are taken, who has been sending its request for longest is hung up on: a client that
-    dribbles cannot keep others out, and one that is being answered is not disturbed.
-    """
+    #: Those of one server whose request has not arrived, the oldest first.
+    _sending: "dict[_PatientProtocol, None]"
 
-    daemon_threads = True
-    request_queue_size = 64
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for its request."""
+        super().connection_made(transport)
+        if len(self._sending) >= MOST_SENDING:
+            next(iter(self._sending)).hang_up()
+        self._sending[self] = None
+        self._too_late = self.loop.call_later(_SENT_WITHIN_S, self.hang_up)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._free = threading.BoundedSemaphore(MOST_THREADS)
-        self._lock = threading.Lock()
-        self._sending: dict[int, socket.socket] = {}
-        super().__init__(*arguments, **options)
+    def handle_events(self) -> None:
+        """Go on; once its request is being answered, its time is its own."""
+        super().handle_events()
+        if cast("Any", self).cycle is not None:
+            self._has_sent()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the request a thread, or hang up."""
-        if not self._free.acquire(blocking=False):
-            self._hang_up_on_the_slowest()
-            if not self._free.acquire(timeout=_ROOM_WITHIN_S):
-                self.shutdown_request(request)
-                return
-        with self._lock:
-            self._sending[id(request)] = request
-        super().process_request(request, client_address)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._has_sent()
+        super().connection_lost(exc)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.is_sent(request)
-            self._free.release()
+    def hang_up(self) -> None:
+        """End the connection."""
+        self._has_sent()
+        self.transport.abort()
 
-    def is_sent(self, request: Any) -> None:
-        """Note that a request has arrived as a whole: it is being answered."""
-        with self._lock:
-            self._sending.pop(id(request), None)
-
-    def _hang_up_on_the_slowest(self) -> None:
-        with self._lock:
-            slowest = next(iter(self._sending.values()), None)
-        if slowest is not None:
-            with contextlib.suppress(OSError):
-                slowest.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that went away or spoke no TLS: that is its affair."""
-
-
-class _ServerOnIPv6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Handler(WSGIRequestHandler):
-    #: A client that sends nothing holds its thread no longer.
-    timeout = 10.0
-
-    def get_environ(self) -> dict[str, Any]:
-        """Return what the request says; it has arrived then."""
-        cast("_Server", self.server).is_sent(self.request)
-        return super().get_environ()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (its base calls it so)
-        """Say nothing: a scrape each few seconds is no news."""
+    def _has_sent(self) -> None:
+        self._too_late.cancel()
+        self._sending.pop(self, None)

@@ -69,6 +69,12 @@ def read_once(name: str, read: Read) -> Reading:
     return Reading(families, time.perf_counter() - began_s, time.time(), time.monotonic())
 
 
+def hasty(settings: TaskiqSettings) -> TaskiqSettings:
+    """Return a deployment with the patience of somebody who looks again soon."""
+    patience = {name: min(getattr(settings, name), most) for name, most in _HASTY.items()}
+    return settings.model_copy(update=patience)
+
+
 class BrokerSource:
     """The broker, read at each scrape.
 
@@ -81,9 +87,8 @@ class BrokerSource:
     def __init__(
         self, settings: TaskiqSettings, *, per_worker: bool = False, most_queues: int = MOST_QUEUES
     ) -> None:
-        hasty = {name: min(getattr(settings, name), most) for name, most in _HASTY.items()}
         self._settings = settings
-        self._connection = SyncConnection(settings.model_copy(update=hasty))
+        self._connection = SyncConnection(hasty(settings))
         self._per_worker = per_worker
         self._most_queues = most_queues
         self.server = ""

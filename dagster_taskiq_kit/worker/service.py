@@ -28,7 +28,7 @@ from ..dagster_internals.postgres.pool import instance_id
 from ..host.boot_time import boot_time_s
 from ..vocabulary.errors import BrokerError, BrokerUnavailable
 from ..vocabulary.log_actions import Action, about
-from ..vocabulary.states import Kind
+from ..vocabulary.states import Kind, State
 from ..vocabulary.wording import counted
 from .delivery.deliveries import Deliveries
 from .delivery.step_output import Printing
@@ -36,6 +36,7 @@ from .delivery.witness import Witness
 from .duties.fleet import Duty, fleet_duties, perform
 from .duties.heartbeat import Heartbeat
 from .event_relay import EventRelay
+from .footprint import LOOK_S, Footprint
 from .lanes import LaneReceiver
 from .memory import watch_memory
 from .options import WorkerOptions
@@ -44,11 +45,10 @@ from .process.fork_client import ForkServerClient
 from .process.forked_server import ForkedServer
 from .reload import Reloading
 from .storage_marker import read_marker
-from .supervision import Supervision
+from .supervision import Supervision, cancelled
 
 logger = logging.getLogger(__name__)
 
-_CANCEL_AGAIN_S = 0.2
 _LOOK_AGAIN_S = 1.0
 _LINES = {"steps": (Kind.STEP, Kind.TASK), "runs": (Kind.RUN,)}
 
@@ -88,7 +88,7 @@ class Worker:
         self._forked = forked
         self._servers: list[ForkServerClient] = []
         self._finish = asyncio.Event()
-        self._supervision = Supervision()
+        self._supervision, self._footprint = Supervision(), Footprint()
         self._printing = Printing(wanted=options.prints_steps)
         self._stop = asyncio.Event()
         self._state = "alive"
@@ -188,7 +188,7 @@ class Worker:
             await self._drain(lanes)
         finally:
             stopping.cancel()
-            await _cancel(background)
+            await cancelled(background)
             with contextlib.suppress(BrokerError):
                 await self._transitions.run(worker_cards.retire(self.worker_id), give_up_s=1)
         if not renewing.cancelled():
@@ -248,7 +248,7 @@ class Worker:
                 "was not given back when the lease of this one has ended.",
                 extra=about(Action.DRAIN_GIVEN_UP, worker_id=self.worker_id),
             )
-            await _cancel([giving_back, *unfinished])
+            await cancelled([giving_back, *unfinished])
 
     async def _give_back(self, lanes: Collection[asyncio.Task[None]]) -> None:
         await self._deliveries.give_back_all()
@@ -323,6 +323,7 @@ class Worker:
     def _duties(self) -> Sequence[Duty]:
         return [
             Duty(self._look_at_storage, _STORAGE_LOOK_S),
+            Duty(self._footprint.look, LOOK_S),
             *fleet_duties(
                 self._instance, self._settings, self.worker_id, self._heartbeat.contact_s,
                 launches=self._launches,
@@ -376,6 +377,9 @@ class Worker:
             storage=self._storage[1],
             clock_s=time.time(),
             boot_s=boot_time_s(),
+            succeeded=self._deliveries.ended(State.SUCCEEDED),
+            failed=self._deliveries.ended(State.FAILED, State.CRASHED),
+            **self._footprint.on_card(),
         )
 
     def _state_now(self) -> str:
@@ -389,12 +393,3 @@ class Worker:
         action = Action.BROKER_AWAY if away else Action.BROKER_BACK
         said = "away; waiting for it" if away else "back"
         logger.warning("The broker is %s.", said, extra=about(action))
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they end: before Python 3.12 ``wait_for`` may lose a cancellation."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)

@@ -8,7 +8,7 @@ that whoever supervises the process learns of it.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ..vocabulary.errors import WorkerFailed
 from ..vocabulary.log_actions import Action, about
@@ -16,6 +16,7 @@ from ..vocabulary.log_actions import Action, about
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 30.0
+_CANCEL_AGAIN_S = 0.2
 #: What goes on for so long is well again.
 _WELL_AFTER_S = 60.0
 
@@ -86,3 +87,12 @@ async def _pause(finish: asyncio.Event, pause_s: float) -> None:
         await asyncio.wait_for(finish.wait(), pause_s)
     except asyncio.TimeoutError:
         return
+
+
+async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end: before Python 3.12 ``wait_for`` may lose a cancellation."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)

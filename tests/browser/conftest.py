@@ -22,7 +22,7 @@ from tests.webserver_client import Webserver
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "screenshots"
 CODE = ROOT / "tests" / "health" / "code" / "health_jobs.py"
-_FLAGS = (
+FLAGS = (
     "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1500,1100",
     "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync",
     "disable-quic", "force-color-profile=srgb",
@@ -38,16 +38,16 @@ class Browser:
     """
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
-        self._driver = driver
+        self.driver = driver
         self._url = url
 
     @property
     def text(self) -> str:
-        return self._driver.find_element("tag name", "body").text
+        return self.driver.find_element("tag name", "body").text
 
     def open(self, path: str, *expected: str, within_s: float = 60) -> str:
         """Open a page and wait until it shows all that is expected; returns its text."""
-        self._driver.get(self._url + path)
+        self.driver.get(self._url + path)
         return self.wait_for(*expected, within_s=within_s)
 
     def wait_for(self, *expected: str, within_s: float = 60) -> str:
@@ -72,7 +72,7 @@ class Browser:
     def click(self, words: str) -> None:
         """Click what shows exactly these words; the last of several."""
         found = f"//*[normalize-space(text())='{words}']"
-        self._driver.find_elements("xpath", found)[-1].click()
+        self.driver.find_elements("xpath", found)[-1].click()
 
     def cut_off(self, container: str = "body") -> list[str]:
         """Return the texts that the page shows with an ellipsis for want of room."""
@@ -82,20 +82,20 @@ class Browser:
                 getComputedStyle(e).textOverflow === 'ellipsis' && e.scrollWidth > e.clientWidth + 1
                 && e.innerText).map(e => e.innerText);
         """
-        return self._driver.execute_script(script, container)
+        return self.driver.execute_script(script, container)
 
     def scroll_to(self, words: str) -> None:
-        element = self._driver.find_element("xpath", f"//*[normalize-space(text())='{words}']")
-        self._driver.execute_script("arguments[0].scrollIntoView()", element)
+        element = self.driver.find_element("xpath", f"//*[normalize-space(text())='{words}']")
+        self.driver.execute_script("arguments[0].scrollIntoView()", element)
 
     def picture(self, name: str) -> None:
         PICTURES.mkdir(parents=True, exist_ok=True)
         # Charts and fonts are drawn after the text is there.
-        self._driver.execute_async_script(
+        self.driver.execute_async_script(
             "const done = arguments[0]; document.fonts.ready.then(() => "
             "requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 1000))))"
         )
-        assert self._driver.save_screenshot(str(PICTURES / f"{name}.png"))
+        assert self.driver.save_screenshot(str(PICTURES / f"{name}.png"))
 
 
 class DevUi:
@@ -152,7 +152,7 @@ def dev_ui(tmp_path_factory) -> Iterator[DevUi]:
 def browser(dev_ui: DevUi) -> Iterator[Browser]:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for flag in _FLAGS:
+    for flag in FLAGS:
         options.add_argument(f"--{flag}")
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     try:

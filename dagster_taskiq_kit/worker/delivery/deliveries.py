@@ -120,6 +120,10 @@ class Deliveries:
         """Return how many messages of these kinds are held."""
         return sum(held.delivery.kind in kinds for held in self._held.values())
 
+    def ended(self, *outcomes: State) -> int:
+        """Return how many messages ended so on this worker."""
+        return sum(self._ends.ended[outcome] for outcome in outcomes)
+
     def _present(self, task_id: str) -> Held | None:
         """Return the last delivery of a message that is not over, or None."""
         for held in reversed(self._held.values()):

@@ -7,6 +7,7 @@ make; where the broker refuses for good, the lease ends, and the child with it.
 import asyncio
 import logging
 import socket
+from collections import Counter
 from typing import Any, TypeVar
 
 from ...broker import records
@@ -41,6 +42,8 @@ class RecordEnds:
         self._worker_id = worker_id
         self._settings = settings
         self._connection = connection
+        #: How messages ended here.
+        self.ended: Counter[State] = Counter()
 
     async def requeue(self, delivery: Delivery, reason: str, *, counts: bool) -> None:
         """Give a delivery back to its queue.
@@ -72,6 +75,7 @@ class RecordEnds:
         """
         delivery = held.delivery
         log_ended(held, outcome, detail)
+        self.ended[outcome] += 1
         finish = records.finish(
             delivery.task_id,
             delivery.token,
