@@ -105,7 +105,9 @@ def dev(
         if job is not None:
             succeeded = _run_job(stack, job, code)
         else:
-            _say(f"UI        {stack.start_ui(port or None)}   (Ctrl-C ends everything)")
+            ui, fleet = stack.start_ui(port or None)
+            _say(f"fleet     {fleet}")
+            _say(f"UI        {ui}   (Ctrl-C ends everything)")
             while not told.wait(0.5):
                 stack.check()
             succeeded = True

@@ -157,16 +157,28 @@ def worker_rows(workers: Sequence[WorkerReading]) -> Sequence[str]:
     """Return workers as lines of a table."""
     rows = [
         (
-            worker.card.name, worker.state,
+            worker.card.name, worker.card.host, worker.state,
             f"{worker.card.busy_slots}/{worker.card.slots}",
             f"{worker.card.busy_run_slots}/{worker.card.run_slots}",
-            _lease(worker), ",".join(worker.card.queues),
+            worker.card.succeeded, worker.card.failed, _uptime(worker.card), _lease(worker),
+            worker.card.version, ",".join(worker.card.queues),
             ",".join(_served(worker.card, location) for location in worker.card.locations),
         )
         for worker in workers
     ]  # fmt: skip
-    heads = ("WORKER", "STATE", "SLOTS", "RUN SLOTS", "LEASE", "QUEUES", "CODE")
-    return table(heads, rows) or ["No worker is registered."]
+    heads = (
+        "WORKER", "HOST", "STATE", "SLOTS", "RUN SLOTS", "DONE", "FAILED", "UP", "LEASE",
+        "VERSION", "QUEUES", "CODE",
+    )  # fmt: skip
+    lines = table(heads, rows)
+    if not lines:
+        return ["No worker is registered."]
+    shown = zip(workers, lines[1:], strict=True)
+    return [lines[0], *(line if w.live else click.style(line, fg="red") for w, line in shown)]
+
+
+def _uptime(card: WorkerCard) -> str:
+    return duration(max(0.0, card.clock_s - card.began_s)) if card.began_s else "-"
 
 
 def _served(card: WorkerCard, location: str) -> str:

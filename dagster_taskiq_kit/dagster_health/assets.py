@@ -46,6 +46,7 @@ def build_taskiq_asset_specs(
     owners: Sequence[str] | None = None,
     runbook_url: str | None = None,
     dashboard_url: str | None = None,
+    fleet_url: str | None = None,
     fresh_within: timedelta = _FRESH_WITHIN,
 ) -> Sequence[dg.AssetSpec]:
     """Build the external assets that stand for broker, queues, workers and runs.
@@ -59,6 +60,7 @@ def build_taskiq_asset_specs(
         runbook_url: Link to the runbook; ``#redis``, ``#queue``, ``#workers`` or ``#runs`` is
             appended.
         dashboard_url: Link to the Grafana dashboard.
+        fleet_url: Link to the fleet page, which `dagster-taskiq exporter` serves.
         fresh_within: After how long without a report they are not fresh any more.
 
     Returns:
@@ -74,7 +76,11 @@ def build_taskiq_asset_specs(
     }
 
     def links(kind: str) -> dict[str, Any]:
-        given = {"runbook": runbook_url and f"{runbook_url}#{kind}", "dashboard": dashboard_url}
+        given = {
+            "runbook": runbook_url and f"{runbook_url}#{kind}",
+            "dashboard": dashboard_url,
+            "fleet": fleet_url,
+        }
         return {name: dg.MetadataValue.url(url) for name, url in given.items() if url}
 
     def spec(subject: str) -> dg.AssetSpec:

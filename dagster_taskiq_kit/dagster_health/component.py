@@ -36,6 +36,7 @@ class TaskiqHealthComponent(dg.Component, dg.Model, dg.Resolvable):
     owners: Sequence[str] | None = None
     runbook_url: str | None = None
     dashboard_url: str | None = None
+    fleet_url: str | None = None
     fresh_within_s: int = 900
     stuck_run_policy: str = StuckRunPolicy.REPORT.value
     no_progress_s: float | None = None
@@ -64,6 +65,7 @@ class TaskiqHealthComponent(dg.Component, dg.Model, dg.Resolvable):
             owners=self.owners,
             runbook_url=self.runbook_url,
             dashboard_url=self.dashboard_url,
+            fleet_url=self.fleet_url,
             fresh_within=timedelta(seconds=self.fresh_within_s),
             stuck_run_policy=self.stuck_run_policy,
             no_progress_s=self.no_progress_s,

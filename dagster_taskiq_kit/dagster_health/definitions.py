@@ -26,6 +26,7 @@ def build_taskiq_definitions(
     owners: Sequence[str] | None = None,
     runbook_url: str | None = None,
     dashboard_url: str | None = None,
+    fleet_url: str | None = None,
     fresh_within: timedelta = timedelta(minutes=15),
     stuck_run_policy: StuckRunPolicy | str = StuckRunPolicy.REPORT,
     no_progress_s: float | None = None,
@@ -48,6 +49,7 @@ def build_taskiq_definitions(
         owners: Who is asked when one is red: ``team:platform`` or an e-mail address.
         runbook_url: Link to the runbook.
         dashboard_url: Link to the Grafana dashboard.
+        fleet_url: Link to the fleet page, which `dagster-taskiq exporter` serves.
         fresh_within: After how long without a report the assets are not fresh any more.
         stuck_run_policy: What is done about stuck runs: ``report``, ``resume``, ``cancel`` or
             ``re_execute``.
@@ -76,6 +78,7 @@ def build_taskiq_definitions(
             owners=owners,
             runbook_url=runbook_url,
             dashboard_url=dashboard_url,
+            fleet_url=fleet_url,
             fresh_within=fresh_within,
         ),
         asset_checks=[build_taskiq_health_checks(settings, key_prefix=key_prefix)],

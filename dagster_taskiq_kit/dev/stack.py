@@ -173,11 +173,14 @@ class DevStack:
         finally:
             connection.close()
 
-    def start_ui(self, port: int | None) -> str:
-        """Start Dagster's webserver and daemon; returns the url of the UI.
+    def start_ui(self, port: int | None) -> tuple[str, str]:
+        """Start Dagster's webserver and daemon, and the exporter with its fleet page.
 
         Args:
             port: Port of the UI; default a free one.
+
+        Returns:
+            The urls of the UI and of the fleet page.
 
         Raises:
             PartEnded: One ended, such as for a port that is taken.
@@ -195,15 +198,18 @@ class DevStack:
             [str(programs / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *workspaces],
         )
         self._start("daemon", [str(programs / "dagster-daemon"), "run", *workspaces])
+        url, fleet_port = f"http://127.0.0.1:{port}", free_port()
+        exporter = ["exporter", "--port", str(fleet_port), "--ui-url", url]
+        exporter += ["--log-format", "json" if writes_json() else "console"]
+        self._start("exporter", [sys.executable, "-m", "dagster_taskiq_kit", *exporter])
 
         def answers() -> bool:
             self.check()
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
+            return _answers(port) and _answers(fleet_port)
 
         if not wait_until(answers, _UI_WITHIN_S):
             raise ConfigurationError(f"The UI did not answer within {_UI_WITHIN_S:g} s.")
-        return f"http://127.0.0.1:{port}"
+        return url, f"http://127.0.0.1:{fleet_port}"
 
     def check(self) -> None:
         """Raise :class:`PartEnded` if a part has ended by itself."""
@@ -252,6 +258,11 @@ class DevStack:
             if not writes_json():
                 line = f"{click.style(name.ljust(10), fg=colour)} {masked(line)}"
             click.echo(line, err=True)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 #: A parent that ignores SIGINT (a shell's &, some CI) would make Dagster deaf to SIGTERM as well.

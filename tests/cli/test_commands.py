@@ -172,7 +172,7 @@ def test_a_worker_starts_with_every_option(live: Live, tmp_path):
         "--warm", "auto", "--reload", "told", "--max-code-age", "0", "--mirror-steps", "off",
         "--max-memory-per-child", "900", "--metrics-port", "0", "--metrics-host", "127.0.0.1",
         "-m", "a_module", "-f", str(tmp_path / "a_file.py"), "-w", str(live.workspace_file),
-        "--working-directory", str(tmp_path), "-l", "debug", "-A", "dagster_celery.app",
+        "--working-directory", str(tmp_path), "-l", "debug", "--log-format", "console", "-A", "dagster_celery.app",
         "-i", "a_module", "--", "--concurrency", "3",
         ready=" is ready", DAGSTER_TASKIQ_URL="",
     ) as (_, said):  # fmt: skip
@@ -327,7 +327,8 @@ def test_the_exporter_serves_with_every_option(live: Live):
     with live.started(
         "exporter", "--host", "127.0.0.1", "-p", "0", "--per-worker", "--max-queues", "1",
         "--dagster", "--dagster-interval", "1", "-w", str(live.workspace_file),
-        "--basic-auth-user", "prometheus",
+        "--basic-auth-user", "prometheus", "--ui-url", "http://127.0.0.1:3000",
+        "--log-format", "console",
         ready="Metrics of namespace", DAGSTER_TASKIQ_EXPORTER_PASSWORD="pass-word",
     ) as (_, said):  # fmt: skip
         url = said().partition(" at ")[2].split()[0]

@@ -4,6 +4,7 @@ Pictures are kept in build/screenshots, for people to look at after CI.
 """
 
 import json
+import os
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Served:
         with self.log.open("ab") as output:
             self.exporter = self.group.start(
                 [*command, "--port", str(port), "--ui-url", UI, *options],
-                environment={}, output=output.fileno(),
+                environment=dict(os.environ), output=output.fileno(),
             )  # fmt: skip
         assert wait_until(self.answers, 60), self.log.read_text()
 

@@ -29,7 +29,7 @@ def test_the_page_shows_the_fleet_follows_it_and_survives_an_outage(served: Serv
     crowd = served.crowd
     for number in range(4):
         crowd.submit("bulk", f"load_{number}")
-    crowd.add_worker("w1", ["bulk"], slots=3, busy=2)
+    crowd.add_worker("w1", ["bulk", "default"], slots=3, busy=2)
     served.start_exporter()
     page = open_page()
     shown = page.open(
@@ -45,7 +45,7 @@ def test_the_page_shows_the_fleet_follows_it_and_survives_an_outage(served: Serv
     marker = "document.querySelector('[data-worker]').mark = 'same'"
     page.driver.execute_script(marker)
     crowd.submit("nobody", "alone")
-    page.wait_for("What is wrong", "No live worker", "nobody", "no worker serves it")
+    page.wait_for("What is wrong", "Served by 0 live workers", "nobody", "no worker serves it")
     page.picture("fleet-backlog")
     kept = page.driver.execute_script("return document.querySelector('[data-worker]').mark")
     assert kept == "same", "an element that did not change was made anew"
@@ -101,7 +101,7 @@ def test_the_page_is_readable_on_a_phone_and_in_the_dark(served: Served, open_pa
         "Emulation.setDeviceMetricsOverride",
         {"width": 390, "height": 1400, "deviceScaleFactor": 2, "mobile": True},
     )
-    page.open("/", "bulk", "w1", "No live worker")
+    page.open("/", "bulk", "w1", "Served by 0 live workers")
     sideways = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.driver.execute_script(sideways) == 0
     page.picture("fleet-phone")
@@ -111,6 +111,6 @@ def test_the_page_is_readable_on_a_phone_and_in_the_dark(served: Served, open_pa
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
     )
-    page.open("/", "bulk", "w1", "No live worker")
+    page.open("/", "bulk", "w1", "Served by 0 live workers")
     page.picture("fleet-dark")
     assert complaints(page) == []

@@ -54,6 +54,7 @@ defs = dg.Definitions.merge(
         owners=["team:platform"],
         runbook_url="https://example.org/runbook",
         dashboard_url="https://example.org/grafana",
+        fleet_url="https://example.org/fleet",
         stuck_run_policy=os.environ.get("STUCK_POLICY", "report"),
         no_progress_s=float(os.environ.get("NO_PROGRESS_S", "1000000")),
         minimum_interval_seconds=1,
