@@ -27,6 +27,20 @@ _ORDER_TTL_S = 3_600
 
 @with_config(ConfigDict(allow_inf_nan=False, extra="ignore"))
 @dataclass(frozen=True)
+class InUse:
+    """What a message that executes uses.
+
+    Args:
+        memory_bytes: Memory of its process and what that started; shared memory in part.
+        cpu_s: Processor time of theirs.
+    """
+
+    memory_bytes: int
+    cpu_s: float
+
+
+@with_config(ConfigDict(allow_inf_nan=False, extra="ignore"))
+@dataclass(frozen=True)
 class WorkerCard:
     """What a worker says of itself.
 
@@ -60,6 +74,7 @@ class WorkerCard:
         failed: How many failed or crashed on it.
         memory_bytes: What it uses with all its processes, at its last look.
         busy_cpus: How many processors they kept busy then, on average.
+        using: What each message that executes has used by then, by its id.
     """
 
     worker_id: str
@@ -89,6 +104,7 @@ class WorkerCard:
     failed: int = 0
     memory_bytes: int = 0
     busy_cpus: float = 0.0
+    using: Mapping[str, InUse] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the card as the broker stores it."""

@@ -34,6 +34,7 @@ _COMMANDS = {
     "exporter": ("exporter", "exporter", "Serve the fleet page and /metrics, until SIGTERM."),
     "queue": ("queue", "queue", "List, pause, resume, purge and reorder queues."),
     "status": ("status", "status", "Show health, queues, workers and what runs."),
+    "top": ("top", "top", "Show what executes and what it uses, live."),
     "worker": ("worker", "worker", "Start and steer workers."),
 }
 

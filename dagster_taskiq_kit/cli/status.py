@@ -7,7 +7,7 @@ Invariant: it renders the findings that the checks in Dagster render, and its ex
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..broker.connection import SyncConnection
+from ..broker.job_names import JobNames
 from ..broker.worker_cards import WorkerCard
 from ..health.findings import Finding, Severity, worst
 from ..health.rules import judge, judge_absence
@@ -24,6 +25,7 @@ from ..vocabulary.text_table import table
 from ..vocabulary.wording import duration
 from .main import broker_options, connect, json_option, open_instance, say
 from .option_types import Seconds
+from .top import executing, kinds_of
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -51,21 +53,26 @@ def status(
     if app is not None:
         click.echo(f"-A {app} is not needed: the broker itself is asked.", err=True)
     with ExitStack() as stack:
-        connection = stack.enter_context(connect(broker))
+        connection, names = stack.enter_context(connect(broker)), JobNames()
         instance = None
         if os.environ.get("DAGSTER_HOME") if dagster is None else dagster:
             instance = stack.enter_context(open_instance())
         while True:
-            severity = _show(connection, instance, as_json=as_json)
+            began_s = time.monotonic()
+            severity = _show(connection, instance, names, as_json=as_json)
             if every_s is None:
                 break
-            time.sleep(every_s)
+            time.sleep(max(0.0, every_s - (time.monotonic() - began_s)))
             click.clear()
     sys.exit(_ERROR_CODE if severity is Severity.ERROR else 0)
 
 
 def _show(
-    connection: SyncConnection, instance: "dg.DagsterInstance | None", *, as_json: bool
+    connection: SyncConnection,
+    instance: "dg.DagsterInstance | None",
+    names: JobNames,
+    *,
+    as_json: bool,
 ) -> Severity:
     try:
         snapshot = read_snapshot(connection)
@@ -80,7 +87,7 @@ def _show(
         click.echo(f"Error: {error}", err=True)
         return Severity.ERROR
     findings = [*judge(snapshot, connection.settings), *_runs(connection, instance, snapshot)]
-    text = "\n".join(as_text(snapshot, findings))
+    text = "\n".join(as_text(snapshot, findings, names.of(connection, kinds_of(snapshot))))
     say(as_data(snapshot, findings), text, as_json=as_json)
     return worst(findings)
 
@@ -189,19 +196,21 @@ def _served(card: WorkerCard, location: str) -> str:
     return f"{location} ({', '.join(said)})" if said else location
 
 
-def as_text(snapshot: Snapshot, findings: Sequence[Finding]) -> Sequence[str]:
+def as_text(
+    snapshot: Snapshot, findings: Sequence[Finding], jobs: Mapping[str, str]
+) -> Sequence[str]:
     """Return findings that are not fine, and a snapshot, as lines of tables."""
-    executing = [
+    rows = [
         (
-            each.task_id,
+            _short(each.for_s) if each.known else "-",
+            each.kind, each.job or "-", each.step_key or each.task_id, each.run_id or "-",
+            each.queue,
+            each.worker if each.known else f"{each.worker}, silent",
             # A silent worker's work was in this state when it was last heard of; nobody knows more.
-            each.state if worker.live else f"unknown (was {each.state})",
-            _short(each.since_s) if worker.live else "-",
-            worker.card.name if worker.live else f"{worker.card.name}, silent",
+            each.state if each.known else f"unknown (was {each.state})",
         )
-        for worker in snapshot.workers
-        for each in worker.held
-    ]
+        for each in executing(snapshot, jobs)
+    ]  # fmt: skip
     lines = [
         *verdict_lines(findings),
         "",
@@ -209,7 +218,8 @@ def as_text(snapshot: Snapshot, findings: Sequence[Finding]) -> Sequence[str]:
         "",
         *worker_rows(snapshot.workers),
     ]
-    executes = table(("EXECUTING", "STATE", "FOR", "WORKER"), executing)
+    heads = ("EXECUTING", "KIND", "JOB", "STEP", "RUN", "QUEUE", "WORKER", "STATE")
+    executes = table(heads, rows)
     return [*lines, "", *(executes or ["Nothing executes."])]
 
 

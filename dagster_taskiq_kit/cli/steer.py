@@ -4,6 +4,8 @@ Invariant: an order is left where the worker reads it, and obeyed when it hears 
 needs to reach its host.
 """
 
+import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +15,14 @@ from ..vocabulary.errors import ConfigurationError
 from ..vocabulary.text_table import fields
 from .completion import complete_workers
 from .main import broker_options, connect, json_option, say
+from .option_types import Seconds
 
 if TYPE_CHECKING:
     from ..broker.connection import SyncConnection
     from ..health.snapshot import WorkerReading
+
+_ERROR_CODE = 2
+_LOOK_S = 0.3
 
 
 @click.command("list")
@@ -54,7 +60,8 @@ def _steer(
     verb: str,
     *,
     as_json: bool,
-) -> None:
+) -> Sequence[str]:
+    """Give workers an order; returns their ids."""
     from ..broker import worker_cards
     from ..health.snapshot import read_snapshot
 
@@ -71,6 +78,7 @@ def _steer(
                 data.append({"worker_id": card.worker_id, "name": card.name, "host": card.host})
         finally:  # what was done is said, whatever ended it
             say(data, "\n".join(lines or ["No worker was told."]), as_json=as_json)
+    return [each["worker_id"] for each in data]
 
 
 @click.command()
@@ -78,9 +86,32 @@ def _steer(
 @json_option
 @click.argument("names", nargs=-1, shell_complete=complete_workers)
 @click.option("-a", "--all", "every", is_flag=True, help="Every live worker.")
-def drain(names: tuple[str, ...], every: bool, as_json: bool, **broker: Any) -> None:
+@click.option(
+    "--wait", "wait_s", type=Seconds(0.1), metavar="SECONDS",
+    help="Return when they have ended; exit code 2 when one has not within so long.",
+)  # fmt: skip
+def drain(
+    names: tuple[str, ...], every: bool, as_json: bool, wait_s: float | None, **broker: Any
+) -> None:
     """Have workers take no new work, hand over their runs, finish what they can, and end."""
-    _steer(names, every, broker, "drain", "drain", as_json=as_json)
+    told = _steer(names, every, broker, "drain", "drain", as_json=as_json)
+    if wait_s is not None and (left := _wait_for_ends(told, wait_s, broker)):
+        click.echo(f"After {wait_s:g} s still there: {', '.join(left)}.", err=True)
+        sys.exit(_ERROR_CODE)
+
+
+def _wait_for_ends(told: Sequence[str], wait_s: float, broker: dict[str, Any]) -> Sequence[str]:
+    """Return which of the workers were still there at the end of that time."""
+    from ..health.snapshot import read_snapshot
+
+    deadline_s = time.monotonic() + wait_s
+    with connect(broker) as connection:
+        while True:
+            there = {each.card.worker_id for each in read_snapshot(connection).live_workers}
+            left = [each for each in told if each in there]
+            if not left or time.monotonic() > deadline_s:
+                return left
+            time.sleep(_LOOK_S)
 
 
 @click.command()

@@ -323,12 +323,17 @@ class Worker:
     def _duties(self) -> Sequence[Duty]:
         return [
             Duty(self._look_at_storage, _STORAGE_LOOK_S),
-            Duty(self._footprint.look, LOOK_S),
+            Duty(self._look_at_footprint, LOOK_S),
             *fleet_duties(
                 self._instance, self._settings, self.worker_id, self._heartbeat.contact_s,
                 launches=self._launches,
             ),
         ]  # fmt: skip
+
+    async def _look_at_footprint(self) -> None:
+        executing = self._deliveries.executing()
+        pids = {each.message.task_id: each.pid for each in executing if each.pid is not None}
+        await asyncio.to_thread(self._footprint.look, pids)
 
     async def _look_at_storage(self) -> None:
         self._storage = await asyncio.to_thread(read_marker, self._instance)

@@ -41,8 +41,8 @@ def hold(live: Live) -> str:
     return run_id
 
 
-def named(rows, name):
-    (row,) = [row for row in rows if row["name"] == name]
+def named(rows, name, key="name"):
+    (row,) = [row for row in rows if row[key] == name]
     return row
 
 
@@ -56,7 +56,10 @@ def test_status_for_people_and_for_programs(live: Live):
     assert "All " in said
     assert " checks pass." in said
     assert "worker-1" in said
-    assert f"step:{run_id}:waits_at_the_gate:1  running" in said
+    row = next(line for line in said.splitlines() if "waits_at_the_gate" in line)
+    assert row.split()[2:] == [
+        "step", "held", "waits_at_the_gate", run_id, "default", "worker-1", "running",
+    ]  # fmt: skip
     data = live.cli("status", "--json", "--dagster").data
     assert data["severity"] == "ok"
     assert named(data["queues"], "default")["running"] == 2  # the run, and its step
@@ -100,7 +103,8 @@ def test_what_a_killed_worker_held_is_not_shown_as_running(live: Live):
     listed = lambda: live.cli("worker", "list", "--json").data[0]  # noqa: E731
     live.fleet.wait_for(lambda: not listed()["live"], "its lease to end")
     said = live.cli("status", "--no-dagster", code=2).out
-    row = next(line for line in said.splitlines() if line.startswith(f"step:{run_id}"))
+    row = next(line for line in said.splitlines() if "waits_at_the_gate" in line)
+    assert run_id in row
     assert "unknown (was running)" in row
     assert "worker-1, silent" in row
     assert "ended, silent for " in live.cli("worker", "list").out
@@ -132,7 +136,8 @@ def test_workers_are_listed_and_shown(live: Live):
 def test_workers_are_told_to_end_and_end_with_0_when_their_step_has_ended(live: Live, verb):
     first, second = live.start_worker(), live.start_worker()
     if verb == "drain":
-        said = live.cli("worker", "drain", "worker-1").out
+        said = live.cli("worker", "drain", "worker-1", "--wait", "60").out
+        assert not live.fleet.snapshot().workers[1:]
     else:
         said = live.cli("worker", "terminate", "worker-1").out
     assert "Worker worker-1-" in said
@@ -147,6 +152,32 @@ def test_workers_are_told_to_end_and_end_with_0_when_their_step_has_ended(live: 
     assert second.wait(60) == 0
     live.fleet.wait_for(lambda: not live.fleet.snapshot().live_workers, "no worker to live")
     assert live.cli("worker", verb, "--all").out == "No worker was told.\n"
+
+
+def test_a_drain_that_is_waited_for_says_who_has_not_ended(live: Live):
+    live.start_worker()
+    run_id = hold(live)
+    told = live.cli("worker", "drain", "worker-1", "--wait", "0.5", code=2)
+    assert "still there: worker-1-" in told.err
+    live.gate.touch()
+    live.start_worker()
+    assert live.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
+
+
+def test_what_executes_is_shown_with_what_it_uses(live: Live):
+    live.start_worker()
+    run_id = hold(live)
+    step = lambda: named(live.cli("top", "--json").data, "waits_at_the_gate", "step_key")  # noqa: E731
+    live.fleet.wait_for(lambda: step()["memory_bytes"] is not None, "a look of its worker")
+    said = step()
+    assert (said["job"], said["run_id"], said["worker"]) == ("held", run_id, "worker-1")
+    assert said["memory_bytes"] > 1_000_000
+    assert said["cpu_s"] >= 0
+    shown = live.cli("top", "--once", "--sort", "memory", "--every", "1").out
+    assert "2 executing" in shown
+    assert "waits_at_the_gate" in shown
+    live.gate.touch()
+    assert live.fleet.wait_for_run(run_id).status is STATUS.SUCCESS
 
 
 def test_workers_are_told_to_load_their_code_again(live: Live):
@@ -357,7 +388,7 @@ def test_dev_runs_a_job(live: Live, tmp_path):
     done = live.cli(
         "dev", "-w", str(live.workspace_file), "-q", "default", "--queue", "more",
         "--workers", "1", "--slots", "1", "--run-slots", "1", "--home", str(tmp_path / "home"),
-        "-p", "0", "--run", "quick", **environment,
+        "-p", "0", "--log-format", "console", "--run", "quick", **environment,
     )  # fmt: skip
     assert "workers   1 ready, serving default, more" in done.out
     assert " succeeded in " in done.out

@@ -9,18 +9,17 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 from ...broker import dead_letters
 from ...broker.connection import SyncConnection
+from ...broker.job_names import JobNames
 from ...broker.scripts import text
 from ...config.settings import TaskiqSettings
 from ...health.rules import judge, with_published_objectives
 from ...health.snapshot import LANES, Snapshot, read_snapshot
-from ...vocabulary.errors import BrokerError, MessageError
+from ...vocabulary.errors import BrokerError
 from ...vocabulary.log_actions import Action, about
-from ...vocabulary.messages import decode
 from ...vocabulary.states import Kind
 from ..sources import hasty
 from .history import SAMPLE_EVERY_MS, Histories
@@ -35,9 +34,6 @@ _FIRST_WITHIN_S = 5.0
 _MOST_WAITING_OF_ONE = 50
 _MOST_WAITING = 500
 _MOST_DEAD_LETTERS = 50
-#: Messages whose job is looked up in one look, and remembered.
-_MOST_JOBS_ASKED = 500
-_MOST_JOBS_KNOWN = 20_000
 _KINDS = tuple(kind for kinds in LANES.values() for kind in kinds)
 
 
@@ -54,7 +50,7 @@ class FleetReader:
         self._links = links
         self._connection = SyncConnection(hasty(settings))
         self._histories = Histories()
-        self._jobs: dict[str, str] = {}
+        self._names = JobNames()
         self._state: FleetState | None = None
         self._first = threading.Event()
         self._wanted, self._stopping = threading.Event(), False
@@ -110,9 +106,10 @@ class FleetReader:
         if snapshot.dead_letters:
             letters = dead_letters.read_all(self._connection, _MOST_DEAD_LETTERS)
         held = [each for worker in snapshot.workers for each in worker.held]
-        self._learn_jobs({each.task_id: Kind(each.kind) for each in (*held, *waiting)})
+        kinds = {each.task_id: Kind(each.kind) for each in (*held, *waiting)}
+        jobs = self._names.of(self._connection, kinds)
         return FleetReading(
-            snapshot, judge(snapshot, settings), settings, waiting, letters, self._jobs,
+            snapshot, judge(snapshot, settings), settings, waiting, letters, jobs,
             self._histories.saw(snapshot),
         )  # fmt: skip
 
@@ -141,27 +138,3 @@ class FleetReader:
             for task_id, score in cast("list[tuple[bytes, float]]", answer)
         ]
         return sorted(found, key=lambda each: each.since_ms)[:_MOST_WAITING]
-
-    def _learn_jobs(self, kinds: Mapping[str, Kind]) -> None:
-        """Look up the job of each message that was not seen before.
-
-        Args:
-            kinds: The kind of each message, by its id.
-        """
-        if len(self._jobs) > _MOST_JOBS_KNOWN:
-            self._jobs = {each: self._jobs[each] for each in kinds if each in self._jobs}
-        unknown = [each for each in kinds if each not in self._jobs][:_MOST_JOBS_ASKED]
-        if not unknown:
-            return
-
-        def ask() -> list[Any]:
-            pipeline = self._connection.client.pipeline(transaction=False)
-            for task_id in unknown:
-                pipeline.hget(self._connection.keys.name("record", task_id), "payload")
-            return pipeline.execute(raise_on_error=False)
-
-        for task_id, payload in zip(unknown, self._connection.retrying(ask), strict=True):
-            if not isinstance(payload, bytes):
-                continue  # its record has ended meanwhile
-            with suppress(MessageError):
-                self._jobs[task_id] = decode(task_id, kinds[task_id], payload).code.job

@@ -249,9 +249,12 @@ def _about(task_id: str, kind: str, jobs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _running(held: HeldReading, worker: WorkerReading, reading: FleetReading) -> Row:
+    used = worker.card.using.get(held.task_id)
     return {
         **_about(held.task_id, held.kind, reading.jobs),
         "queue": held.queue,
+        "cpu_s": used.cpu_s if used else None,
+        "memory_bytes": used.memory_bytes if used else None,
         # What a silent worker does nobody knows: it was in this state when it was last heard of.
         "state": held.state if worker.live else "unknown",
         "worker_id": worker.card.worker_id,

@@ -124,7 +124,8 @@ const columns = {
   running: [
     ["for", "since_ms", (row) => age(row.since_ms)], ["kind", "kind", (row) => row.kind], ["job", "job", (row) => row.job || "–"],
     ["step", "step_key", (row) => row.step_key || "–"], ["run", "run_id", runLink], ["queue", "queue", (row) => row.queue],
-    ["worker", "worker", (row) => row.worker], ["state", "state", (row) => row.state],
+    ["worker", "worker", (row) => row.worker], ["CPU", "cpu_s", (row) => row.cpu_s === null ? "–" : duration(row.cpu_s * 1000)],
+    ["memory", "memory_bytes", (row) => row.memory_bytes === null ? "–" : bytes(row.memory_bytes)], ["state", "state", (row) => row.state],
   ],
   waiting: [
     ["for", "since_ms", (row) => age(row.since_ms)], ["kind", "kind", (row) => row.kind], ["job", "job", (row) => row.job || "–"],
