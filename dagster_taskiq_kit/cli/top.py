@@ -24,6 +24,8 @@ from .main import broker_options, connect, json_option, say
 from .option_types import Seconds
 
 _MIB = 1024 * 1024
+#: Columns of what no terminal shows: nothing is cut.
+_WIDE = 400
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def top(as_json: bool, sort: str, every_s: float, once: bool, **broker: Any) -> 
     from rich.live import Live
 
     names, console = JobNames(), Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
     with connect(broker) as connection:
         look = lambda: sorted(read_executing(connection, names), key=ORDERS[sort])  # noqa: E731
         if as_json:

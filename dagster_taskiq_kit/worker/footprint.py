@@ -5,7 +5,7 @@ counts on, so that the sums are those that the host sees.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypedDict
 
 import psutil
@@ -13,6 +13,10 @@ import psutil
 from ..broker.worker_cards import InUse
 
 LOOK_S = 10.0
+#: A look at processes with very much memory takes the kernel long; it is taken less often then.
+_TIMES_ITS_COST = 50
+
+Family = Mapping[int, tuple[int, InUse]]
 
 
 class OnCard(TypedDict):
@@ -35,7 +39,7 @@ class Footprint:
         self.busy_cpus = 0.0
         #: What each message that executes has used, by its id.
         self.using: Mapping[str, InUse] = {}
-        self._cpu_s, self._at_s = 0.0, time.monotonic()
+        self._cpu_s, self._at_s, self._took_s = 0.0, time.monotonic(), 0.0
 
     def on_card(self) -> "OnCard":
         """Return what the worker's card says of it."""
@@ -47,43 +51,44 @@ class Footprint:
         }
 
     def look(self, executing: Mapping[str, int]) -> None:
-        """Look again; each process takes the kernel a moment.
+        """Look again, unless the last look is so recent that looking would cost more than it tells.
 
         Args:
             executing: The process of each message that executes, by the message's id.
         """
-        own = psutil.Process()
-        seen = {each.pid: found for each in _below(own) if (found := _in_use(each)) is not None}
-        cpu_s, now_s = sum(each.cpu_s for each in seen.values()), time.monotonic()
+        began_s = time.monotonic()
+        if began_s - self._at_s < _TIMES_ITS_COST * self._took_s:
+            return
+        family = _family_of_this_process()
+        cpu_s = sum(used.cpu_s for _, used in family.values())
         # A process that nobody waited for takes its seconds with it.
-        self.busy_cpus = max(0.0, cpu_s - self._cpu_s) / max(0.001, now_s - self._at_s)
-        self.memory_bytes = sum(each.memory_bytes for each in seen.values())
-        self._cpu_s, self._at_s = cpu_s, now_s
-        self.using = {task_id: _sum(pid, seen) for task_id, pid in executing.items() if pid in seen}
+        self.busy_cpus = max(0.0, cpu_s - self._cpu_s) / max(0.001, began_s - self._at_s)
+        self.memory_bytes = sum(used.memory_bytes for _, used in family.values())
+        present = {task_id: pid for task_id, pid in executing.items() if pid in family}
+        self.using = {task_id: _sum(pid, family) for task_id, pid in present.items()}
+        self._cpu_s, self._at_s, self._took_s = cpu_s, began_s, time.monotonic() - began_s
 
 
-def _below(process: psutil.Process) -> Sequence[psutil.Process]:
-    """Return a process and all below it; none when it is gone."""
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
+def _family_of_this_process() -> Family:
+    """Return this process and all below it: parent and what it uses, by pid."""
+    own = psutil.Process()
+    family: dict[int, tuple[int, InUse]] = {}
+    for each in (own, *own.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+            cpu_s = times.user + times.system + times.children_user + times.children_system
+            memory_bytes = int(each.memory_full_info().pss)
+            family[each.pid] = (each.ppid(), InUse(memory_bytes, cpu_s))
+        except psutil.Error:
+            continue  # it ended a moment ago
+    return family
 
 
-def _in_use(process: psutil.Process) -> InUse | None:
-    try:
-        times = process.cpu_times()
-        cpu_s = times.user + times.system + times.children_user + times.children_system
-        return InUse(int(process.memory_full_info().pss), cpu_s)
-    except psutil.Error:
-        return None  # it ended a moment ago
-
-
-def _sum(pid: int, seen: Mapping[int, InUse]) -> InUse:
-    try:
-        family = [each.pid for each in _below(psutil.Process(pid)) if each.pid in seen]
-    except psutil.Error:
-        family = [pid]
-    used = [seen[each] for each in family]
+def _sum(pid: int, family: Family) -> InUse:
+    """Return what a process and all below it use."""
+    below = {pid}
+    while more := {each for each, (parent, _) in family.items() if parent in below} - below:
+        below |= more
+    used = [family[each][1] for each in below if each in family]
     cpu_s = round(sum(each.cpu_s for each in used), 2)
     return InUse(sum(each.memory_bytes for each in used), cpu_s)
