@@ -17,7 +17,7 @@ import click
 from ..broker.worker_cards import default_worker_name
 from ..config.settings import TaskiqSettings
 from ..host.log_lines import LogFormat, configure_logging
-from ..host.written_lines import WrappedStreams, written_by_a_thread
+from ..host.written_lines import LogWriter
 from ..vocabulary.errors import ConfigurationError
 from ..vocabulary.log_actions import Action, about
 from . import steer
@@ -188,7 +188,7 @@ def start(
         share_cores(slots)
         mark_what_begins()
         end_leftovers()
-        printed = WrappedStreams()
+        log = LogWriter()
         forked = fork_servers(options.locations)
 
         async def work() -> None:
@@ -197,7 +197,7 @@ def start(
 
         # Their threads begin after the forks: a process with threads must not fork.
         metrics = _metrics(settings, metrics_host, metrics_port)
-        with printed.follow(), written_by_a_thread(), metrics:
+        with log.running(), metrics:
             asyncio.run(work())
 
 

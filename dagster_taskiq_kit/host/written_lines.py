@@ -1,8 +1,8 @@
 """Who writes what a worker says: a thread, to the stdout and stderr that the worker was given.
 
-Invariant: who logs does not wait for who reads: a reader that stopped reading costs lines, no lease
-and no step. Where the log is JSON nothing else leaves the process: what user code, C libraries and
-forked processes print on their stdout and stderr is wrapped, line by line.
+Invariant: the worker does not wait for who reads: a reader that stopped reading costs lines, and no
+lease. Where the log is JSON nothing else leaves the process: what user code, C libraries and forked
+processes print on their stdout and stderr is wrapped, line by line, and does not wait either.
 """
 
 import logging
@@ -31,7 +31,6 @@ _LONGEST_LINE_BYTES = 1_048_576
 _STREAMS = {1: "out", 2: "err"}
 #: Where lines go: the process's own streams, or what they were before they were wrapped.
 _target: dict[int, int] = {1: 1, 2: 2}
-Lines = queue.Queue[logging.LogRecord | None]
 
 
 def write_lines(stream: int, text: str) -> None:
@@ -48,53 +47,49 @@ def write_lines(stream: int, text: str) -> None:
 
 
 class _Waiting(logging.handlers.QueueHandler):
-    """Leaves a record to the thread that writes it; drops it when too many wait."""
+    """Leaves a record to the thread that writes it."""
+
+    def __init__(self, lines: "_Lines") -> None:
+        super().__init__(cast("queue.Queue[object]", lines))
+        self._lines = lines
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Leave it."""
-        with suppress(queue.Full):
-            self.queue.put_nowait(record)
+        self._lines.leave(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Return it as it is: it stays in this process."""
         return record
 
 
-@contextmanager
-def written_by_a_thread() -> Generator[None, None, None]:
-    """Let a thread write the log of this process, which must not fork meanwhile."""
-    before = list(logging.root.handlers)
-    lines: Lines = queue.Queue(_MOST_WAITING)
-    # Without a lock and without a buffer of Python's: the process's end never waits for it.
-    write = partial(_write_records, lines, before[0].formatter or ConsoleLines())
-    thread = threading.Thread(target=write, name="log", daemon=True)
-    logging.root.handlers[:] = [_Waiting(cast("queue.Queue[object]", lines))]
-    thread.start()
-    try:
-        yield
-    finally:
+class _Lines(queue.Queue["logging.LogRecord | tuple[int, str] | None"]):
+    """What waits to be written: records of the log, and lines for a stream."""
+
+    def leave(self, line: "logging.LogRecord | tuple[int, str]") -> None:
+        """Leave a line; it is dropped when too many wait."""
         with suppress(queue.Full):
-            lines.put(None, timeout=_LEAVE_WITHIN_S)
-            thread.join(_LEAVE_WITHIN_S)
-        logging.root.handlers[:] = [logging.NullHandler()] if thread.is_alive() else before
+            self.put_nowait(line)
+
+    def write_all(self, formatter: logging.Formatter) -> None:
+        """Write what comes until there is None."""
+        while (line := self.get()) is not None:
+            if isinstance(line, tuple):
+                write_lines(*line)
+            else:
+                write_lines(2, f"{formatter.format(line)}\n")
 
 
-def _write_records(lines: Lines, formatter: logging.Formatter) -> None:
-    while (record := lines.get()) is not None:
-        write_lines(2, f"{formatter.format(record)}\n")
+class LogWriter:
+    """Writes the log of this process; in JSON, all that it and those it forks print, too.
 
-
-class WrappedStreams:
-    """Turns what this process and those it forks print into JSON lines; nothing where none are.
-
-    To be made before the process forks; :meth:`follow` begins a thread, and comes after that.
+    To be made before the process forks; :meth:`running` begins threads, and comes after that.
     """
 
     def __init__(self) -> None:
+        self._lines = _Lines(_MOST_WAITING)
+        #: Where what is printed arrives, and its stream.
         self._read: dict[int, int] = {}
-        if not writes_json():
-            return
-        for stream in _STREAMS:
+        for stream in _STREAMS if writes_json() else ():
             read, write = os.pipe()
             _target[stream] = os.dup(stream)
             os.dup2(write, stream)
@@ -102,28 +97,36 @@ class WrappedStreams:
             self._read[read] = stream
 
     @contextmanager
-    def follow(self) -> Generator[None, None, None]:
-        """Write what is printed, until the end; then give the streams back."""
-        done = threading.Event()
-        thread = threading.Thread(target=self._go_on, args=(done,), name="printed", daemon=True)
-        if self._read:
-            thread.start()
+    def running(self) -> Generator[None, None, None]:
+        """Write until the end; then give the streams back."""
+        before, done = list(logging.root.handlers), threading.Event()
+        # Without a lock and without a buffer of Python's: the process's end never waits for it.
+        write = partial(self._lines.write_all, before[0].formatter or ConsoleLines())
+        writing = threading.Thread(target=write, name="log", daemon=True)
+        reading = threading.Thread(target=self._read_all, args=(done,), name="out", daemon=True)
+        logging.root.handlers[:] = [_Waiting(self._lines)]
+        writing.start()
+        reading.start()
         try:
             yield
         finally:
-            if self._read:
-                self._give_back()
-                done.set()
-                thread.join(_LEAVE_WITHIN_S)
+            self._give_back()
+            done.set()
+            reading.join(_LEAVE_WITHIN_S)
+            with suppress(queue.Full):
+                self._lines.put(None, timeout=_LEAVE_WITHIN_S)
+                writing.join(_LEAVE_WITHIN_S)
+            logging.root.handlers[:] = [logging.NullHandler()] if writing.is_alive() else before
 
     def _give_back(self) -> None:
-        for each in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                each.flush()
-        for stream in _STREAMS:
-            os.dup2(_target[stream], stream)
+        if self._read:
+            for each in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    each.flush()
+            for stream in _STREAMS:
+                os.dup2(_target[stream], stream)
 
-    def _go_on(self, done: threading.Event) -> None:
+    def _read_all(self, done: threading.Event) -> None:
         begun = dict.fromkeys(self._read, b"")
         while begun:
             ending = done.is_set()
@@ -141,8 +144,7 @@ class WrappedStreams:
                     self._say(self._read[read], [rest])
                 return
 
-    @staticmethod
-    def _say(stream: int, lines: list[bytes]) -> None:
+    def _say(self, stream: int, lines: list[bytes]) -> None:
         said = {"action": Action.PRINTED.value, "stream": _STREAMS[stream]}
         texts = [
             json_line(time.time(), "info", line.decode(errors="replace"), said)
@@ -150,4 +152,4 @@ class WrappedStreams:
             if line.strip()
         ]
         if texts:
-            write_lines(stream, "\n".join([*texts, ""]))
+            self._lines.leave((stream, "\n".join([*texts, ""])))

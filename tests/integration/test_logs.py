@@ -70,8 +70,8 @@ def test_jq_reads_a_workers_log(site):
 def test_a_worker_whose_log_nobody_reads_executes_and_ends_all_the_same(fleet, open_site):
     program = [sys.executable, str(UNREAD), sys.executable, "-m", "dagster_taskiq_kit"]
     with open_site(fleet, PRINTING) as site:
-        for form in ("console", "json"):
-            worker = site.start_worker("--log-format", form, program=program)
+        worker = site.start_worker("--log-format", "json", program=program)
+        for _ in range(2):
             run_id = site.launch("talking")
             assert fleet.wait_for_run(run_id).status is STATUS.SUCCESS
-            assert fleet.stop_worker(worker) == 0
+        assert fleet.stop_worker(worker) == 0

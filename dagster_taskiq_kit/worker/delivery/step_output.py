@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from ...host.daemon_thread import DaemonThread
 from ...host.log_lines import json_line, writes_json
 from ...host.written_lines import write_lines
 from ...vocabulary.log_actions import Action, about
@@ -95,7 +95,7 @@ class Printing:
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
         # Of its own: a stdout that nobody reads would hold the threads that others wait for.
-        self._thread = ThreadPoolExecutor(1, "step-output")
+        self._thread = DaemonThread("step-output")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def follow(self, output: StepOutput, gone: asyncio.Event) -> None:
