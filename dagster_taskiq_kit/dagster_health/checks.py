@@ -19,16 +19,13 @@ from ..vocabulary.wording import first_few
 from .assets import CoercibleToPrefix, subject_key, subjects
 from .health_reading import HealthReading, completed_by_environment, read_health
 
-_BY_HAND = (
-    " The sensor reports it; executed by hand it runs in the code server and never waits in the "
-    "queue that it judges."
-)
 _SEVERITY = {
     Severity.OK: dg.AssetCheckSeverity.WARN,
     Severity.WARN: dg.AssetCheckSeverity.WARN,
     Severity.ERROR: dg.AssetCheckSeverity.ERROR,
 }
 _MOST_ROWS = 50
+_MIB = 1024 * 1024
 _LOOKED_BACK = 20
 
 
@@ -37,9 +34,7 @@ def check_specs(
 ) -> Sequence[dg.AssetCheckSpec]:
     """Return the checks of some subjects."""
     return [
-        dg.AssetCheckSpec(
-            name, asset=subject_key(subject, key_prefix), description=meaning + _BY_HAND
-        )
+        dg.AssetCheckSpec(name, asset=subject_key(subject, key_prefix), description=meaning)
         for subject in chosen
         for name, meaning in RULES[subject.partition("/")[0]].items()
     ]
@@ -146,18 +141,16 @@ def evaluation(
 
 
 def metadata(finding: Finding, snapshot: Snapshot | None) -> dict[str, Any]:
-    """Return a finding's numbers, thresholds and remedy; with the workers where they belong.
+    """Return what to do, the workers where they belong, and the figures, in that order.
 
     Numbers are plotted by Dagster, so thresholds stand in words: constants draw flat lines.
     """
-    found: dict[str, Any] = dict(finding.numbers)
-    if finding.thresholds:
-        found["thresholds"] = finding.thresholds
-    if finding.remedy:
-        found["remedy"] = finding.remedy
+    found: dict[str, Any] = {"remedy": finding.remedy} if finding.remedy else {}
     if finding.subject == "workers" and snapshot is not None and snapshot.workers:
         found["workers"] = worker_table(snapshot)
-    return found
+    if finding.thresholds:
+        found["thresholds"] = finding.thresholds
+    return found | dict(finding.numbers)
 
 
 def _in_short(task_id: str) -> str:
@@ -185,6 +178,9 @@ def worker_table(snapshot: Snapshot) -> dg.TableMetadataValue:
                 "code": ", ".join(worker.card.locations),
                 "executes": ("" if worker.live or not worker.held else "not known; held ")
                 + first_few([_in_short(each.task_id) for each in worker.held]),
+                "done": worker.card.succeeded,
+                "failed": worker.card.failed,
+                "memory": f"{worker.card.memory_bytes / _MIB:.0f} MiB",
                 "release": worker.card.version,
             }
         )

@@ -6,6 +6,7 @@ back, because these are gauges: what is open now, and what happened in the last 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
@@ -27,6 +28,10 @@ ENDED = (STATUS.SUCCESS, STATUS.FAILURE, STATUS.CANCELED)
 WINDOW = timedelta(hours=1)
 #: Runs whose wait is looked at, newest first.
 _MOST_STARTS = 500
+#: Open runs of which the location is read, newest first; locations and pools that are told.
+_MOST_OPEN = 1_000
+_MOST_LOCATIONS = 100
+_MOST_POOLS = 100
 _RETRY_NUMBERS = [str(number) for number in range(1, 21)]
 #: Sensors and schedules that are asked about, and failed ticks of each that are counted.
 _MOST_INSTIGATORS = 200
@@ -48,6 +53,8 @@ def read_dagster_metrics(
     """
     families = Families()
     _open_runs(families, instance, settings)
+    _locations_of_runs(families, instance)
+    _pools(families, instance)
     _recent_runs(families, instance)
     _daemons(families, instance)
     _connections(families, instance)
@@ -71,6 +78,25 @@ def _open_runs(families: Families, instance: dg.DagsterInstance, settings: Taski
     for cause in Cause if runs.known else ():
         stuck = sum(each.cause is cause for each in runs.stuck)
         families.gauge("dagster_stuck_runs", stuck, cause=cause.value)
+
+
+def _locations_of_runs(families: Families, instance: dg.DagsterInstance) -> None:
+    opened = instance.get_runs(dg.RunsFilter(statuses=list(OPEN)), limit=_MOST_OPEN)
+    origins = [run.remote_job_origin for run in opened]
+    names = Counter("" if origin is None else origin.location_name for origin in origins)
+    for name, count in names.most_common(_MOST_LOCATIONS):
+        families.gauge("dagster_location_runs", count, location=name)
+
+
+def _pools(families: Families, instance: dg.DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    for pool in sorted(storage.get_concurrency_keys())[:_MOST_POOLS]:
+        info = storage.get_concurrency_info(pool)
+        families.gauge("dagster_pool_slots", info.slot_count, pool=pool, state="limit")
+        families.gauge("dagster_pool_slots", info.active_slot_count, pool=pool, state="claimed")
+        families.gauge("dagster_pool_pending_steps", info.pending_step_count, pool=pool)
 
 
 def _recent_runs(families: Families, instance: dg.DagsterInstance) -> None:

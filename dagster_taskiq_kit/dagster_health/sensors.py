@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 MOST_EVENTS = 20
 #: The lease of the reporting sensor, in ticks: another takes over after so many are missed.
 _WATCH_TICKS = 4
+#: Figures that change all the time are reported in every second tick.
+_STALE_TICKS = 1.5
 
 OnTransition = Callable[[Finding, Severity], None]
 
@@ -96,7 +98,8 @@ def build_taskiq_health_sensor(
         for finding, before in memory.take(ours):
             _tell(on_transition, finding, before)
         due = memory.due(watched, now_s, report_interval_seconds)
-        events = list(_events(found, memory, due, key_prefix, now_s))
+        stale_s = _STALE_TICKS * minimum_interval_seconds
+        events = list(_events(found, memory, due, key_prefix, now_s, watched, stale_s))
         return dg.SensorResult(
             skip_reason=summary(found.findings), asset_events=events, cursor=memory.to_json()
         )
@@ -143,6 +146,8 @@ def _events(
     due: Sequence[str],
     key_prefix: CoercibleToPrefix,
     now_s: float,
+    watched: Sequence[str],
+    stale_s: float,
 ) -> Iterable[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Return what is to be reported in this tick: subjects that changed first, then the oldest."""
     left = MOST_EVENTS
@@ -153,20 +158,26 @@ def _events(
         if not findings or not known or 1 + len(findings) > left:
             continue
         left -= 1 + len(findings)
-        memory.reported(subject, findings, now_s)
+        memory.reported(subject, findings, _figures(found, subject), now_s)
         yield dg.AssetMaterialization(
             subject_key(subject, key_prefix),
             description=" ".join(each.sentence for each in findings[:1]),
             metadata=_figures(found, subject),
         )
         evaluations += [evaluation(each, found.snapshot, key_prefix) for each in findings]
+    for subject in watched:
+        # Figures of a verdict that stands: one event, so that nobody reads a backlog of yesterday.
+        figures = _figures(found, subject)
+        if left and subject not in due and memory.figures_changed(subject, figures, now_s, stale_s):
+            left -= 1
+            yield dg.AssetMaterialization(subject_key(subject, key_prefix), metadata=figures)
     yield from evaluations
 
 
 def _figures(found: HealthReading, subject: str) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for finding in found.of(subject):
-        figures |= finding.numbers
     if subject == "workers" and found.snapshot is not None and found.snapshot.workers:
         figures["workers"] = worker_table(found.snapshot)
+    for finding in found.of(subject):
+        figures |= finding.numbers
     return figures

@@ -210,8 +210,13 @@ def _workers(
         free = free_slots(snapshot.live_workers, lane)
         families.gauge("worker_slots", busy, lane=lane, state="busy")
         families.gauge("worker_slots", free, lane=lane, state="free")
+    live = [worker.card for worker in snapshot.live_workers]
+    families.gauge("workers_memory_bytes", sum(card.memory_bytes for card in live))
+    families.gauge("workers_busy_cpus", sum(card.busy_cpus for card in live))
     for worker in snapshot.workers if per_worker else ():
         card = worker.card
+        families.gauge("worker_memory_bytes", card.memory_bytes, worker=card.worker_id)
+        families.gauge("worker_busy_cpus", card.busy_cpus, worker=card.worker_id)
         families.gauge(
             "worker_info", 1, worker=card.worker_id, host=card.host, version=card.version,
             dagster_version=card.dagster_version,

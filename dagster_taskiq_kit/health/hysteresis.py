@@ -7,6 +7,7 @@ does not name is fine, and was reported so.
 """
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from .findings import Finding, Severity, no_better_than
 
 #: Readings in a row that a change takes.
 AGREEING = 2
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass
@@ -38,10 +39,12 @@ class Memory:
     Args:
         verdicts: By subject and check.
         reported_at_s: When each subject was last reported, seconds since 1970.
+        figures: Of each subject the counts that were last reported, as one number, and when.
     """
 
     verdicts: dict[str, _Verdict] = field(default_factory=dict)
     reported_at_s: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, cursor: str | None) -> "Memory":
@@ -51,7 +54,9 @@ class Memory:
             if raw.get("version") != _VERSION:
                 return cls()
             verdicts = {name: _Verdict(*each) for name, each in raw["not_fine"].items()}
-            return cls(verdicts, {name: float(at) for name, at in raw["reported_at_s"].items()})
+            figures = {name: (int(n), float(at)) for name, (n, at) in raw["figures"].items()}
+            at_s = {name: float(at) for name, at in raw["reported_at_s"].items()}
+            return cls(verdicts, at_s, figures)
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
@@ -59,7 +64,12 @@ class Memory:
         """Return the cursor."""
         not_fine = {name: astuple(each) for name, each in self.verdicts.items() if each != _fine()}
         reported_at_s = {subject: int(at) for subject, at in self.reported_at_s.items()}
-        data = {"version": _VERSION, "not_fine": not_fine, "reported_at_s": reported_at_s}
+        data = {
+            "version": _VERSION,
+            "not_fine": not_fine,
+            "reported_at_s": reported_at_s,
+            "figures": {subject: [n, int(at)] for subject, (n, at) in self.figures.items()},
+        }
         return json.dumps(data, separators=(",", ":"))
 
     def no_better(self, finding: Finding) -> Finding:
@@ -103,11 +113,41 @@ class Memory:
         late = [s for s in subjects if s in changed or not 0 <= now_s - last[s] < every_s]
         return sorted(late, key=lambda subject: (subject not in changed, last[subject]))
 
-    def reported(self, subject: str, findings: Iterable[Finding], now_s: float) -> None:
-        """Note that a subject and findings on it were reported."""
+    def figures_changed(
+        self, subject: str, figures: Mapping[str, Any], now_s: float, every_s: float
+    ) -> bool:
+        """Return whether the counts of a subject are others than were reported, and note these.
+
+        Args:
+            subject: The subject.
+            figures: Its figures; whole numbers count, not ages and sizes, which never stand still.
+            now_s: Now, seconds since 1970.
+            every_s: How long what was reported may be old.
+        """
+        known, at_s = self.figures.get(subject, (None, 0.0))
+        if known is None or known == _as_one(figures) or 0 <= now_s - at_s < every_s:
+            return False
+        self.figures[subject] = (_as_one(figures), now_s)
+        return True
+
+    def reported(
+        self,
+        subject: str,
+        findings: Iterable[Finding],
+        figures: Mapping[str, Any],
+        now_s: float,
+    ) -> None:
+        """Note that a subject, findings on it and its figures were reported."""
         self.reported_at_s[subject] = now_s
+        self.figures[subject] = (_as_one(figures), now_s)
         for finding in findings:
             self.verdicts[_name(finding)].reported = finding.severity.value
+
+
+def _as_one(figures: Mapping[str, Any]) -> int:
+    """Return counts as one number; the cursor is shown in the UI, and short."""
+    counts = {name: n for name, n in figures.items() if isinstance(n, int) and "bytes" not in name}
+    return zlib.crc32(json.dumps(counts, sort_keys=True).encode())
 
 
 def _name(finding: Finding) -> str:

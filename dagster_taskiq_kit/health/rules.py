@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..config.settings import TaskiqSettings
 from .findings import Finding, Severity, watched_queues
+from .other_queues import other_queues
 from .queue_rules import QUEUE_RULES
 from .server_rules import SERVER_RULES
 from .snapshot import Snapshot
@@ -35,6 +36,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "slots_free": "A slot is free, or nothing waits for one.",
         "version_skew": "All live workers run the same release, and their clocks agree.",
         "shared_storage": "Workers on different hosts see the same Dagster storage folder.",
+        "other_queues": "Queues that have no asset of their own are served, and do not wait.",
     },
     "runs": {"no_stuck_runs": "No run is stuck."},
 }
@@ -63,7 +65,7 @@ def judge(snapshot: Snapshot, settings: TaskiqSettings) -> Sequence[Finding]:
     """
     settings = with_published_objectives(snapshot, settings)
     names = sorted({*watched_queues(settings), *(queue.name for queue in snapshot.queues)})
-    found = [rule(snapshot, settings) for rule in (*SERVER_RULES, *WORKER_RULES)]
+    found = [rule(snapshot, settings) for rule in (*SERVER_RULES, *WORKER_RULES, other_queues)]
     for name in names:
         queue = snapshot.queue(name)
         found += [rule(queue, snapshot, settings) for rule in QUEUE_RULES]

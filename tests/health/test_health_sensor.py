@@ -17,7 +17,7 @@ def test_what_happens_to_broker_and_workers_is_read_back_from_the_check_history(
     with make_watching(storage=storage) as watching:
         worker = watching.start_worker(slots=1)
         tick = watching.tick()
-        assert tick.skip_reason == "All 15 checks pass."
+        assert tick.skip_reason == "All 16 checks pass."
         assert tick.run_ids == []
         for path in [("redis", "reachable"), ("queue", "default", "backlog"),
                      ("workers", "heartbeats"), ("runs", "no_stuck_runs")]:  # fmt: skip
@@ -79,10 +79,43 @@ def test_unchanged_ticks_report_nothing_until_the_report_interval_and_materializ
     before = events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     for _ in range(5):
         tick = watching.tick()
-        assert tick.skip_reason == "All 15 checks pass."
+        assert tick.skip_reason == "All 16 checks pass."
     assert events_of(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION) == before
     first = events_of(instance, dg.DagsterEventType.ASSET_MATERIALIZATION)[0]
     assert first < before[0]
+
+
+def test_figures_that_change_are_reported_within_two_ticks_as_one_event(watching: Watching):
+    watching.start_worker()
+    for _ in range(AGREEING + 1):
+        watching.tick()
+    key = dg.AssetKey(["taskiq", "queue", "default"])
+
+    def shown(name: str) -> int:
+        event = watching.instance.get_latest_materialization_event(key)
+        return event.asset_materialization.metadata[name].value
+
+    assert shown("running") == 0
+    evaluations = events_of(watching.instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    run_id = watching.launch("waiting")
+    snapshot = watching.fleet.snapshot
+    watching.fleet.wait_for(lambda: snapshot().queue("default").running == 2, "its step to run")
+    # Verdicts that stand are reported again each few seconds here, which is not what is tried.
+    assert watching.ticks_until(lambda: shown("running") == 2) <= 3
+    since = events_of(watching.instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    assert len(since) - len(evaluations) <= 16
+    watching.gate.touch()
+    assert watching.fleet.wait_for_run(run_id).status is dg.DagsterRunStatus.SUCCESS
+    watching.ticks_until(lambda: shown("running") == 0)
+
+
+def test_a_queue_that_nobody_declared_is_seen_in_the_catalog(watching: Watching):
+    watching.start_worker(queues=["default", "adhoc"])
+    for _ in range(AGREEING + 1):
+        watching.tick()
+    said = watching.check("workers", "other_queues")
+    assert "adhoc (0 waiting, 0 running)" in said.description
+    assert watching.verdict("workers", "other_queues") == "ok"
 
 
 def test_a_hundred_unchanged_ticks_write_one_report_and_none_writes_more_than_twenty_events(
@@ -104,8 +137,8 @@ def test_a_hundred_unchanged_ticks_write_one_report_and_none_writes_more_than_tw
         evaluations = kinds.count(dg.AssetCheckEvaluation)
         assert kinds[len(kinds) - evaluations :] == [dg.AssetCheckEvaluation] * evaluations
         reported.append(len(kinds))
-    # 13 queues with 5 checks each, redis with 3, workers with 6, runs with 1; each once, in turn.
-    assert sum(reported) == 13 * (1 + 5) + (1 + 3) + (1 + 6) + (1 + 1)
+    # 13 queues with 5 checks each, redis with 3, workers with 7, runs with 1; each once, in turn.
+    assert sum(reported) == 13 * (1 + 5) + (1 + 3) + (1 + 7) + (1 + 1)
     assert reported[20:] == [0] * 80
 
 

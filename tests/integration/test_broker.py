@@ -417,7 +417,7 @@ def test_status_says_what_the_health_rules_say_and_its_exit_code_is_theirs(conne
     connection.run(worker_cards.renew(card, 60.0, {}, "instance"))
     green = status()
     assert green.returncode == 0, green.stdout
-    assert green.stdout.startswith("All 14 checks pass.")
+    assert green.stdout.startswith("All 15 checks pass.")
     queue = lambda verb: dagster_taskiq("queue", verb, "default").stdout  # noqa: E731
     assert queue("pause") == "Queue 'default' is paused.\n"
     assert queue("pause") == "Queue 'default' is paused already.\n"

@@ -57,7 +57,7 @@ def test_a_check_that_a_reading_does_not_speak_of_keeps_its_verdict():
     "cursor",
     [None, "", "nonsense", "[]", '"text"', "17", json.dumps({"version": 0, "checks": {}}),
      json.dumps({"version": 2}), json.dumps({"version": 2, "not_fine": {"a": [1, 2, 3, 4]}}),
-     json.dumps({"version": 2, "not_fine": {}, "reported_at_s": {"a": "soon"}})],
+     json.dumps({"version": 3, "not_fine": {}, "reported_at_s": {"a": "soon"}, "figures": {}})],
 )  # fmt: skip
 def test_a_cursor_of_another_release_is_begun_anew(cursor):
     assert Memory.from_json(cursor) == Memory()
@@ -67,9 +67,9 @@ def test_changed_subjects_are_reported_first_then_the_longest_silent():
     memory = Memory()
     subjects = ["redis", "queue/q", "workers"]
     list(memory.take([finding(OK)]))
-    memory.reported("queue/q", [finding(OK)], 100.0)
-    memory.reported("redis", [], 90.0)
-    memory.reported("workers", [], 80.0)
+    memory.reported("queue/q", [finding(OK)], {}, 100.0)
+    memory.reported("redis", [], {}, 90.0)
+    memory.reported("workers", [], {}, 80.0)
     assert memory.due(subjects, 110.0, every_s=300) == []
     assert memory.due(subjects, 385.0, every_s=300) == ["workers"]
     assert memory.due(subjects, 500.0, every_s=300) == ["workers", "redis", "queue/q"]
@@ -82,7 +82,7 @@ def test_changed_subjects_are_reported_first_then_the_longest_silent():
 def test_a_doubt_is_not_reported():
     memory = Memory()
     list(memory.take([finding(OK)]))
-    memory.reported("queue/q", [finding(OK)], 100.0)
+    memory.reported("queue/q", [finding(OK)], {}, 100.0)
     list(memory.take([finding(ERROR)]))
     assert memory.due(["queue/q"], 110.0, every_s=300) == []
 
@@ -91,7 +91,7 @@ def test_the_cursor_names_only_what_is_not_fine_and_a_new_check_begins_as_fine()
     memory = Memory()
     checks = [finding(OK, f"check_{number}") for number in range(50)]
     list(memory.take([*checks, finding(WARN)]))
-    memory.reported("queue/q", [*checks, finding(WARN)], 100.0)
+    memory.reported("queue/q", [*checks, finding(WARN)], {}, 100.0)
     stored = json.loads(memory.to_json())
     assert list(stored["not_fine"]) == ["queue/q|backlog"]
     later = Memory.from_json(memory.to_json())
@@ -100,3 +100,17 @@ def test_the_cursor_names_only_what_is_not_fine_and_a_new_check_begins_as_fine()
     assert list(later.take([finding(ERROR, "check_7")])) == []
     ((changed, before),) = later.take([finding(ERROR, "check_7")])
     assert (changed.check, before) == ("check_7", OK)
+
+
+def test_counts_that_changed_are_told_after_a_while_and_sizes_and_ages_never():
+    memory = Memory()
+    list(memory.take([finding(OK)]))
+    figures = {"backlog": 1, "oldest_waiting_s": 1.5, "used_bytes": 10}
+    memory.reported("queue/q", [finding(OK)], figures, 100.0)
+    memory = Memory.from_json(memory.to_json())
+    changed = lambda figures, at_s: memory.figures_changed("queue/q", figures, at_s, 45.0)  # noqa: E731
+    assert not changed({**figures, "oldest_waiting_s": 9.5, "used_bytes": 20}, 200.0)
+    assert not changed({**figures, "backlog": 2}, 120.0)
+    assert changed({**figures, "backlog": 2}, 150.0)
+    assert not changed({**figures, "backlog": 2}, 300.0)
+    assert not memory.figures_changed("never reported", figures, 300.0, 45.0)
