@@ -92,7 +92,7 @@ def test_a_broker_that_is_away_is_one_sentence_of_every_command(refusing: Live, 
     file = tmp_path / "away.yaml"
     file.write_text(yaml.safe_dump({"url": "redis://127.0.0.1:1", "give_up_s": 0.1}))
     names = {("queue", "reprioritize"): ["r1", "5"]}.get(path, ["x"])
-    names = [] if path[-1] in ("list", "status", "doctor") else names
+    names = [] if path[-1] in ("list", "status", "top", "doctor") else names
     arguments = [*path, *names, "-y", str(file)]
     code = 2 if path == ("status",) else 1
     asked = ask_here if path[0] in IN_PROCESS else ask
