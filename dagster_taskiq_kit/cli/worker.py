@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from ..broker.worker_cards import default_worker_name
 from ..config.settings import TaskiqSettings
 from ..host.log_lines import LogFormat, configure_logging
 from ..host.written_lines import LogWriter
@@ -140,6 +139,8 @@ def start(
     **broker: Any,
 ) -> None:
     """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
+    from ..broker.worker_cards import default_worker_name
+
     name = name or default_worker_name()
     configure_logging(loglevel, log_format, {"worker": name})
     _tell_what_is_not_needed(app, includes)
