@@ -139,9 +139,7 @@ def start(
     **broker: Any,
 ) -> None:
     """Start a worker; it executes the code that -m, -f and -w name, and nothing else."""
-    from ..broker.worker_cards import default_worker_name
-
-    name = name or default_worker_name()
+    name = name or _default_name()
     configure_logging(loglevel, log_format, {"worker": name})
     _tell_what_is_not_needed(app, includes)
     settings = settings_of(broker)
@@ -200,6 +198,12 @@ def start(
         metrics = _metrics(settings, metrics_host, metrics_port)
         with log.running(), metrics:
             asyncio.run(work())
+
+
+def _default_name() -> str:
+    from ..broker.worker_cards import default_worker_name
+
+    return default_worker_name()
 
 
 def _tell_what_is_not_needed(app: str | None, includes: tuple[str, ...]) -> None:
