@@ -83,7 +83,8 @@ def _open_runs(families: Families, instance: dg.DagsterInstance, settings: Taski
 def _locations_of_runs(families: Families, instance: dg.DagsterInstance) -> None:
     opened = instance.get_runs(dg.RunsFilter(statuses=list(OPEN)), limit=_MOST_OPEN)
     origins = [run.remote_job_origin for run in opened]
-    names = Counter("" if origin is None else origin.location_name for origin in origins)
+    names = Counter({"": 0})
+    names.update("" if origin is None else origin.location_name for origin in origins)
     for name, count in names.most_common(_MOST_LOCATIONS):
         families.gauge("dagster_location_runs", count, location=name)
 

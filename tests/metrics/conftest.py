@@ -176,6 +176,7 @@ def site(make_fleet, tmp_path) -> Iterator[Site]:
             workspace = fleet.home / "workspace.yaml"
             target = {"relative_path": str(CODE), "location_name": "metric_jobs.py"}
             workspace.write_text(yaml.safe_dump({"load_from": [{"python_file": target}]}))
+            fleet.instance.event_log_storage.set_concurrency_slots("narrow", 2)
             with workspace_of(fleet.instance, [str(workspace)]) as loaded:
                 made = Site(fleet, broker, gate, loaded)
                 with made.group:
