@@ -56,7 +56,7 @@ class Footprint:
         Args:
             executing: The process of each message that executes, by the message's id.
         """
-        began_s = time.monotonic()
+        began_s, worked_s = time.monotonic(), time.thread_time()
         if began_s - self._at_s < _TIMES_ITS_COST * self._took_s:
             return
         family = _family_of_this_process()
@@ -66,7 +66,7 @@ class Footprint:
         self.memory_bytes = sum(used.memory_bytes for _, used in family.values())
         present = {task_id: pid for task_id, pid in executing.items() if pid in family}
         self.using = {task_id: _sum(pid, family) for task_id, pid in present.items()}
-        self._cpu_s, self._at_s, self._took_s = cpu_s, began_s, time.monotonic() - began_s
+        self._cpu_s, self._at_s, self._took_s = cpu_s, began_s, time.thread_time() - worked_s
 
 
 def _family_of_this_process() -> Family:

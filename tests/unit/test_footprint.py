@@ -36,7 +36,7 @@ def test_a_footprint_is_of_the_process_and_all_below_it_and_tells_each_message_a
             footprint.look({"step:r:a:1": holder.pid, "step:r:gone:1": 2**22})
             return "step:r:a:1" in footprint.using
 
-        assert wait_until(seen, 30)
+        assert wait_until(seen, 120)
         used = footprint.using["step:r:a:1"]
         assert 120 * MIB < used.memory_bytes < 200 * MIB
         assert 0.5 <= used.cpu_s < 60
