@@ -5,7 +5,6 @@ bounded.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from ..vocabulary.errors import MessageError
@@ -48,6 +47,8 @@ class JobNames:
         for task_id, payload in zip(unknown, connection.retrying(ask), strict=True):
             if not isinstance(payload, bytes):
                 continue  # its record has ended meanwhile
-            with suppress(MessageError):
+            try:
                 self._jobs[task_id] = decode(task_id, kinds[task_id], payload).code.job
+            except MessageError:
+                self._jobs[task_id] = ""  # of a newer release, or no message: not asked again
         return self._jobs

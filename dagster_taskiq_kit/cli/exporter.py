@@ -50,6 +50,13 @@ _PASSWORD = "DAGSTER_TASKIQ_EXPORTER_PASSWORD"  # noqa: S105  (its name)
 @click.option(
     "--ui-url", metavar="URL", type=WebUrl(), help="Dagster's UI, to which the fleet page leads."
 )
+@click.option(
+    "--assets-prefix",
+    default="taskiq",
+    show_default=True,
+    metavar="PATH",
+    help="Where the kit's assets are in it: the key_prefix of build_taskiq_definitions().",
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file: answer with HTTPS.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file with its key.")
 @click.option(
@@ -68,6 +75,7 @@ def exporter(
     tls_key: Path | None,
     user: str | None,
     ui_url: str | None,
+    assets_prefix: str,
     **broker: Any,
 ) -> None:
     """Serve the fleet page and /metrics, until SIGTERM. Two of them double nothing."""
@@ -87,7 +95,7 @@ def exporter(
         others = {}
         if os.environ.get("DAGSTER_HOME") if dagster is None else dagster:
             others["dagster"] = _dagster_source(stack, settings, workspaces, every_s)
-        links = {"ui": ui_url} if ui_url else {}
+        links = {"ui": ui_url, "assets": assets_prefix} if ui_url else {}
         options = ServerOptions(host, port, tls_cert, tls_key, user, password, links)
         server = stack.enter_context(MetricsServer(Scrape(source, others), settings, options))
         where = f"Metrics of namespace {settings.namespace!r} at {server.url}/metrics"

@@ -34,9 +34,10 @@ _BEFORE_AT = re.compile(r"[^\s'\"(]+(?=@)")
 
 def tell(sentence: str, level: str = "warning", **said: str) -> None:
     """Say a sentence on stderr: as it is, or as a line of the log where that is JSON."""
-    if writes_json():
-        sentence = json_line(time.time(), level, sentence, said)
-    click.echo(masked(sentence), err=True)
+    if writes_json():  # which masks it
+        click.echo(json_line(time.time(), level, sentence, said), err=True)
+    else:
+        click.echo(masked(sentence), err=True)
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def _wait_for_ends(told: Sequence[str], wait_s: float, broker: dict[str, Any]) -
     deadline_s = time.monotonic() + wait_s
     with connect(broker) as connection:
         while True:
-            there = {each.card.worker_id for each in read_snapshot(connection).live_workers}
+            there = {each.card.worker_id for each in read_snapshot(connection).workers}
             left = [each for each in told if each in there]
             if not left or time.monotonic() > deadline_s:
                 return left

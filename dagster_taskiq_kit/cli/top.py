@@ -119,6 +119,7 @@ def top(as_json: bool, sort: str, every_s: float, once: bool, **broker: Any) -> 
     """Show what executes and what it uses, live, until Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     names, console = JobNames(), Console()
     if not console.is_terminal:
@@ -137,7 +138,7 @@ def top(as_json: bool, sort: str, every_s: float, once: bool, **broker: Any) -> 
                 try:
                     live.update(_table(look()))
                 except BrokerUnavailable as error:
-                    live.update(masked(str(error)))
+                    live.update(Text(masked(str(error))))
 
 
 def _until_interrupted() -> suppress:
@@ -150,6 +151,7 @@ def _as_data(each: Executing) -> dict[str, Any]:
 
 def _table(rows: Sequence[Executing]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"{len(rows)} executing", title_justify="left", box=None, pad_edge=False)
     for heading in ("CPU", "MEMORY", "FOR"):
@@ -157,11 +159,12 @@ def _table(rows: Sequence[Executing]) -> Any:
     for heading in ("KIND", "JOB", "STEP", "RUN", "QUEUE", "WORKER"):
         table.add_column(heading, overflow="fold")
     for each in rows:
-        table.add_row(
+        cells = (
             "-" if each.cpu_s is None else duration(each.cpu_s),
             "-" if each.memory_bytes is None else f"{each.memory_bytes / _MIB:.0f} MiB",
             duration(each.for_s), each.kind, each.job or "-", each.step_key or "-",
             each.run_id[:8] or "-", each.queue, each.worker,
-            style=None if each.known else "red",
         )  # fmt: skip
+        # Not as markup: a step may be called process[file_a].
+        table.add_row(*map(Text, cells), style=None if each.known else "red")
     return table

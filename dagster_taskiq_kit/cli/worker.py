@@ -33,6 +33,9 @@ _NOT_NEEDED = {
     "-i": "a worker serves the code that -m, -f and -w name",
 }
 
+#: How long an end at once waits for its last words to be written.
+_LAST_WORDS_S = 0.5
+
 #: Set for the process that `-d` starts: it is the one that stays.
 _IN_BACKGROUND = "_DAGSTER_TASKIQ_IN_BACKGROUND"
 
@@ -188,11 +191,12 @@ def start(
         mark_what_begins()
         end_leftovers()
         log = LogWriter()
-        forked = fork_servers(options.locations)
+        forked = log.forking(lambda: fork_servers(options.locations))
 
         async def work() -> None:
             launches = isinstance(instance.run_launcher, TaskiqRunLauncher)
-            await Worker(settings, options, instance, launches=launches, forked=forked).run()
+            worker = Worker(settings, options, instance, launches=launches, forked=forked)
+            await worker.run(flush=lambda: log.flush_within(_LAST_WORDS_S))
 
         # Their threads begin after the forks: a process with threads must not fork.
         metrics = _metrics(settings, metrics_host, metrics_port)

@@ -29,6 +29,8 @@ from .health_reading import HealthReading, completed_by_environment, read_health
 logger = logging.getLogger(__name__)
 
 MOST_EVENTS = 20
+#: Of these: subjects whose figures alone have changed, those that were told longest ago first.
+_FIGURES_A_TICK = 4
 #: The lease of the reporting sensor, in ticks: another takes over after so many are missed.
 _WATCH_TICKS = 4
 #: Figures that change all the time are reported in every second tick.
@@ -150,12 +152,11 @@ def _events(
     stale_s: float,
 ) -> Iterable[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Return what is to be reported in this tick: subjects that changed first, then the oldest."""
-    left = MOST_EVENTS
+    left = MOST_EVENTS - _FIGURES_A_TICK
     evaluations: list[dg.AssetCheckEvaluation] = []
     for subject in due:
         findings = [each for each in found.of(subject) if memory.is_settled(each)]
-        known = found.snapshot is not None or subject in ("redis", "runs")
-        if not findings or not known or 1 + len(findings) > left:
+        if not findings or not _is_known(found, subject) or 1 + len(findings) > left:
             continue
         left -= 1 + len(findings)
         memory.reported(subject, findings, _figures(found, subject), now_s)
@@ -165,13 +166,21 @@ def _events(
             metadata=_figures(found, subject),
         )
         evaluations += [evaluation(each, found.snapshot, key_prefix) for each in findings]
-    for subject in watched:
+    left = _FIGURES_A_TICK
+    for subject in memory.longest_unchanged(watched):
         # Figures of a verdict that stands: one event, so that nobody reads a backlog of yesterday.
         figures = _figures(found, subject)
-        if left and subject not in due and memory.figures_changed(subject, figures, now_s, stale_s):
+        if not left or subject in due or not _is_known(found, subject):
+            continue
+        if memory.figures_changed(subject, figures, now_s, stale_s):
             left -= 1
             yield dg.AssetMaterialization(subject_key(subject, key_prefix), metadata=figures)
     yield from evaluations
+
+
+def _is_known(found: HealthReading, subject: str) -> bool:
+    """Return whether anything is known of a subject: without the broker little is."""
+    return found.snapshot is not None or subject in ("redis", "runs")
 
 
 def _figures(found: HealthReading, subject: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Invariant: a client that dribbles or says nothing keeps nobody out: who has not 
 is hung up on, and when very many are sending, who has been at it for longest.
 """
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -26,6 +27,8 @@ DEFAULT_PORT = 9808
 #: Connections whose request has not arrived as a whole.
 MOST_SENDING = 64
 _SENT_WITHIN_S = 10.0
+#: How long an answer waits for who does not read it.
+_READ_WITHIN_S = 20.0
 _UP_WITHIN_S = 30.0
 #: How long who is being answered may go on when the server ends.
 _LEAVE_WITHIN_S = 2
@@ -147,6 +150,7 @@ class _PatientProtocol(H11Protocol):
 
     #: Those of one server whose request has not arrived, the oldest first.
     _sending: "dict[_PatientProtocol, None]"
+    _too_slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for its request."""
@@ -162,15 +166,32 @@ class _PatientProtocol(H11Protocol):
         if cast("Any", self).cycle is not None:
             self._has_sent()
 
+    def pause_writing(self) -> None:
+        """Wait for who reads, and no longer than it may take."""
+        super().pause_writing()
+        self._too_slow = self.loop.call_later(_READ_WITHIN_S, self.hang_up)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_reading()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._has_sent()
+        self._is_reading()
         super().connection_lost(exc)
 
     def hang_up(self) -> None:
         """End the connection."""
         self._has_sent()
+        self._is_reading()
         self.transport.abort()
+
+    def _is_reading(self) -> None:
+        if self._too_slow is not None:
+            self._too_slow.cancel()
+            self._too_slow = None
 
     def _has_sent(self) -> None:
         self._too_late.cancel()

@@ -62,6 +62,7 @@ class Pages:
         self._fleet = fleet
         self._is_ending = is_ending
         self._followers = 0
+        self._last_said: tuple[tuple[FleetState | None, FleetState], str] | None = None
         # Not asked to describe itself: that would read the broker before anybody scrapes.
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(scrape)
@@ -107,7 +108,9 @@ class Pages:
     async def _follow(self, _request: Request) -> Response:
         if self._followers >= MOST_FOLLOWERS:
             return PlainTextResponse(f"{MOST_FOLLOWERS} pages follow already.\n", 503)
-        return StreamingResponse(self._events(), media_type="text/event-stream")
+        # A proxy that gathers what is said would say it late.
+        headers = {"X-Accel-Buffering": "no"}
+        return StreamingResponse(self._events(), media_type="text/event-stream", headers=headers)
 
     async def _events(self) -> AsyncGenerator[str, None]:
         """Say all there is, then each second what has changed."""
@@ -117,11 +120,20 @@ class Pages:
             while not self._is_ending():
                 state = await asyncio.to_thread(self._fleet.watch)
                 if state is not told:
-                    yield f"data: {json.dumps(state.since(told))}\n\n"
+                    yield await asyncio.to_thread(self._said, told, state)
                     told = state
                 await asyncio.sleep(_FOLLOW_EVERY_S)
         finally:
             self._followers -= 1
+
+    def _said(self, told: FleetState | None, state: FleetState) -> str:
+        """Return what is said to who was told one state and is told another; made once for all."""
+        key, known = (told, state), self._last_said
+        if known is not None and known[0][0] is told and known[0][1] is state:
+            return known[1]
+        said = f"data: {json.dumps(state.since(told))}\n\n"
+        self._last_said = (key, said)
+        return said
 
 
 def _not_found(_request: Request, _error: Exception) -> Response:

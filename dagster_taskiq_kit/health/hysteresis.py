@@ -17,6 +17,8 @@ from .findings import Finding, Severity, no_better_than
 #: Readings in a row that a change takes.
 AGREEING = 2
 _VERSION = 3
+#: Version 2 had no figures.
+_READABLE = (2, _VERSION)
 
 
 @dataclass
@@ -51,10 +53,12 @@ class Memory:
         """Read a cursor; one that this release does not know counts as none."""
         try:
             raw: Mapping[str, Any] = json.loads(cursor or "{}")
-            if raw.get("version") != _VERSION:
+            if raw.get("version") not in _READABLE:
                 return cls()
             verdicts = {name: _Verdict(*each) for name, each in raw["not_fine"].items()}
-            figures = {name: (int(n), float(at)) for name, (n, at) in raw["figures"].items()}
+            figures = {
+                name: (int(n), float(at)) for name, (n, at) in raw.get("figures", {}).items()
+            }
             at_s = {name: float(at) for name, at in raw["reported_at_s"].items()}
             return cls(verdicts, at_s, figures)
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -129,6 +133,10 @@ class Memory:
             return False
         self.figures[subject] = (_as_one(figures), now_s)
         return True
+
+    def longest_unchanged(self, subjects: Sequence[str]) -> Sequence[str]:
+        """Return subjects, those first whose figures were told longest ago."""
+        return sorted(subjects, key=lambda subject: self.figures.get(subject, (0, 0.0))[1])
 
     def reported(
         self,

@@ -83,6 +83,17 @@ class JsonLines(logging.Formatter):
         return json_line(record.created, record.levelname.lower(), record.getMessage(), said)
 
 
+def log_as_a_fork() -> None:
+    """Leave what user code logs and warns of here to Python; the kit's lines are as before."""
+    logging.captureWarnings(False)
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+    if writes_json():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonLines())
+        logging.getLogger(__name__.partition(".")[0]).addHandler(handler)
+
+
 def configure_logging(
     level: str, log_format: LogFormat = "console", always: Mapping[str, str] | None = None
 ) -> None:

@@ -5,6 +5,7 @@ lease. Where the log is JSON nothing else leaves the process: what user code, C 
 processes print on their stdout and stderr is wrapped, line by line, and does not wait either.
 """
 
+import json
 import logging
 import logging.handlers
 import os
@@ -13,16 +14,19 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 from ..vocabulary.log_actions import Action
-from .log_lines import ConsoleLines, json_line, writes_json
+from .log_lines import FIELDS, ConsoleLines, json_line, writes_json
+
+T = TypeVar("T")
 
 #: Lines that wait for a reader; more are dropped.
 _MOST_WAITING = 10_000
+_MOST_WAITING_BYTES = 16_777_216
 #: How long an end of the process waits for a reader.
 _LEAVE_WITHIN_S = 2.0
 _CHUNK_BYTES = 65_536
@@ -31,6 +35,7 @@ _LONGEST_LINE_BYTES = 1_048_576
 _STREAMS = {1: "out", 2: "err"}
 #: Where lines go: the process's own streams, or what they were before they were wrapped.
 _target: dict[int, int] = {1: 1, 2: 2}
+_writing = threading.Lock()
 
 
 def write_lines(stream: int, text: str) -> None:
@@ -41,9 +46,13 @@ def write_lines(stream: int, text: str) -> None:
         text: The lines.
     """
     rest = text.encode(errors="replace")
-    with suppress(OSError):
+    # Both streams may be one pipe: lines of two threads must not land within each other.
+    with _writing, suppress(OSError):
         while rest:
-            rest = rest[os.write(_target[stream], rest) :]
+            try:
+                rest = rest[os.write(_target[stream], rest) :]
+            except BlockingIOError:
+                select.select([], [_target[stream]], [])
 
 
 class _Waiting(logging.handlers.QueueHandler):
@@ -62,21 +71,47 @@ class _Waiting(logging.handlers.QueueHandler):
         return record
 
 
-class _Lines(queue.Queue["logging.LogRecord | tuple[int, str] | None"]):
-    """What waits to be written: records of the log, and lines for a stream."""
+_Line = logging.LogRecord | tuple[int, str] | threading.Event
 
-    def leave(self, line: "logging.LogRecord | tuple[int, str]") -> None:
-        """Leave a line; it is dropped when too many wait."""
-        with suppress(queue.Full):
-            self.put_nowait(line)
+
+class _Lines(queue.Queue[_Line | None]):
+    """What waits to be written: records of the log, lines for a stream, and who waits for that."""
+
+    def __init__(self) -> None:
+        super().__init__(_MOST_WAITING)
+        self._text_bytes, self._counting = 0, threading.Lock()
+
+    def leave(self, line: _Line) -> None:
+        """Leave a line; it is dropped when too much waits."""
+        size = len(line[1]) if isinstance(line, tuple) else 0
+        with self._counting, suppress(queue.Full):
+            if self._text_bytes + size <= _MOST_WAITING_BYTES:
+                self.put_nowait(line)
+                self._text_bytes += size
 
     def write_all(self, formatter: logging.Formatter) -> None:
         """Write what comes until there is None."""
         while (line := self.get()) is not None:
             if isinstance(line, tuple):
+                with self._counting:
+                    self._text_bytes -= len(line[1])
                 write_lines(*line)
+            elif isinstance(line, threading.Event):
+                line.set()
             else:
-                write_lines(2, f"{formatter.format(line)}\n")
+                write_lines(2, f"{_formatted(line, formatter)}\n")
+
+
+def _formatted(record: logging.LogRecord, formatter: logging.Formatter) -> str:
+    """Return a record's line; one that cannot be made, as by wrong arguments, says that."""
+    try:
+        return formatter.format(record)
+    except Exception as error:  # noqa: BLE001  (one bad line must not be the last one)
+        record.msg = f"{record.msg!r} cannot be written with what it was given ({error!r})."
+        record.args, record.exc_info = None, None
+        for name in FIELDS:
+            record.__dict__.pop(name, None)
+        return formatter.format(record)
 
 
 class LogWriter:
@@ -86,7 +121,7 @@ class LogWriter:
     """
 
     def __init__(self) -> None:
-        self._lines = _Lines(_MOST_WAITING)
+        self._lines = _Lines()
         #: Where what is printed arrives, and its stream.
         self._read: dict[int, int] = {}
         for stream in _STREAMS if writes_json() else ():
@@ -95,6 +130,20 @@ class LogWriter:
             os.dup2(write, stream)
             os.close(write)
             self._read[read] = stream
+
+    def forking(self, fork: Callable[[], T]) -> T:
+        """Call what forks; should it fail, who says why has a stderr to say it on."""
+        try:
+            return fork()
+        except BaseException:
+            self._give_back()
+            raise
+
+    def flush_within(self, seconds: float) -> None:
+        """Have what waits written, for a moment at most."""
+        written = threading.Event()
+        self._lines.leave(written)
+        written.wait(seconds)
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
@@ -146,10 +195,20 @@ class LogWriter:
 
     def _say(self, stream: int, lines: list[bytes]) -> None:
         said = {"action": Action.PRINTED.value, "stream": _STREAMS[stream]}
+        decoded = [line.decode(errors="replace") for line in lines if line.strip()]
         texts = [
-            json_line(time.time(), "info", line.decode(errors="replace"), said)
-            for line in lines
-            if line.strip()
+            line if _is_ours(line) else json_line(time.time(), "info", line, said)
+            for line in decoded
         ]
         if texts:
             self._lines.leave((stream, "\n".join([*texts, ""])))
+
+
+def _is_ours(line: str) -> bool:
+    """Return whether a forked process of ours has written a line of the log."""
+    if not line.startswith('{"time": '):
+        return False
+    try:
+        return "action" in json.loads(line)
+    except ValueError:
+        return False

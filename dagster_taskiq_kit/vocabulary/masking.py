@@ -17,7 +17,8 @@ _SECRET_NAME = re.compile(_SECRET_NAMES, re.IGNORECASE)
 _SUSPECT = re.compile(rf"://|{_SECRET_NAMES}|%[0-9a-f]{{2}}", re.IGNORECASE)
 
 #: From one scheme to the next, or to the end of the line: a password may hold blanks and quotes.
-_URL = re.compile(r"(?P<scheme>\w+://)(?P<rest>(?:(?!\w+://)[^\r\n])*)")
+#: Tried at the beginnings of words alone: a step may print a megabyte without a blank.
+_URL = re.compile(r"(?P<scheme>\b\w+://)(?P<rest>(?:(?!\b\w+://)[^\r\n])*)")
 _OPTION = re.compile(r"(?P<head>[?&;](?P<name>[\w%.+-]+)=)(?P<value>[^&\s'\"]+)")
 _WHOLE_OPTION = re.compile(r"(?P<head>[?&;](?P<name>[\w%.+-]+)=)(?P<value>[^&]+)")
 #: What follows a user's name and is no port: somebody forgot the host, or the @ before it.
@@ -28,7 +29,7 @@ _NO_PORT = re.compile(
 _PAIR = re.compile(
     rf"""(?P<head>(?:['"][\w.-]*{_SECRET_NAMES}[\w.-]*['"]\s*:\s*
     |(?:^|[{{,\[])[ \t]*(?:-[ \t]+)?[\w.-]*{_SECRET_NAMES}[\w.-]*[ \t]*:[ \t]+
-    |\b[\w.-]*{_SECRET_NAMES}[\w.-]*=))
+    |(?<![\w.-])[\w.-]*{_SECRET_NAMES}[\w.-]*=))
     (?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,}}\]'"&]+)""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )

@@ -39,6 +39,8 @@ class Footprint:
         self.busy_cpus = 0.0
         #: What each message that executes has used, by its id.
         self.using: Mapping[str, InUse] = {}
+        #: Of each process the message, the CPU seconds before it, and those of the last look.
+        self._of_pid: dict[int, tuple[str, float, float]] = {}
         self._cpu_s, self._at_s, self._took_s = 0.0, time.monotonic(), 0.0
 
     def on_card(self) -> "OnCard":
@@ -65,8 +67,19 @@ class Footprint:
         self.busy_cpus = max(0.0, cpu_s - self._cpu_s) / max(0.001, began_s - self._at_s)
         self.memory_bytes = sum(used.memory_bytes for _, used in family.values())
         present = {task_id: pid for task_id, pid in executing.items() if pid in family}
-        self.using = {task_id: _sum(pid, family) for task_id, pid in present.items()}
+        self.using = {
+            task_id: self._own_part(task_id, pid, _sum(pid, family))
+            for task_id, pid in present.items()
+        }
+        self._of_pid = {pid: each for pid, each in self._of_pid.items() if pid in family}
         self._cpu_s, self._at_s, self._took_s = cpu_s, began_s, time.thread_time() - worked_s
+
+    def _own_part(self, task_id: str, pid: int, used: InUse) -> InUse:
+        """Return what a message has used of what its process has, which may have had others."""
+        before, base_s, last_s = self._of_pid.get(pid, (task_id, 0.0, 0.0))
+        base_s = base_s if before == task_id else last_s
+        self._of_pid[pid] = (task_id, base_s, used.cpu_s)
+        return InUse(used.memory_bytes, round(used.cpu_s - base_s, 2))
 
 
 def _family_of_this_process() -> Family:
@@ -77,7 +90,8 @@ def _family_of_this_process() -> Family:
         try:
             times = each.cpu_times()
             cpu_s = times.user + times.system + times.children_user + times.children_system
-            memory_bytes = int(each.memory_full_info().pss)
+            info = each.memory_full_info()
+            memory_bytes = int(getattr(info, "pss", info.uss))  # PSS is of Linux alone
             family[each.pid] = (each.ppid(), InUse(memory_bytes, cpu_s))
         except psutil.Error:
             continue  # it ended a moment ago

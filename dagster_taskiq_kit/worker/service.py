@@ -51,8 +51,6 @@ logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 1.0
 _LINES = {"steps": (Kind.STEP, Kind.TASK), "runs": (Kind.RUN,)}
-
-
 _STORAGE_LOOK_S = 60.0
 
 #: What a kill may take between the fork server's deadline and the last process being gone.
@@ -92,17 +90,19 @@ class Worker:
         self._printing = Printing(wanted=options.prints_steps)
         self._stop = asyncio.Event()
         self._state = "alive"
-        self._good_until_s = 0.0
-        self._storage = ("", "")
+        self._good_until_s, self._storage = 0.0, ("", "")
 
-    async def run(self) -> None:
+    async def run(self, flush: Callable[[], None] = logging.shutdown) -> None:
         """Work until SIGTERM or SIGINT; returns when drained.
+
+        Args:
+            flush: Writes the last words of a worker that ends at once.
 
         Raises:
             CodeLoadFailed: A code location did not import.
             WorkerFailed: It could not renew its lease for a lease, for no fault of the broker's.
         """
-        loop = asyncio.get_running_loop()
+        self._flush, loop = flush, asyncio.get_running_loop()
         instance = await asyncio.to_thread(open_to_store_events)
         relay = (
             EventRelay(None, None, self._may_store)
@@ -149,7 +149,7 @@ class Worker:
                 "Told to stop again: ending at once; what runs here is killed.",
                 extra=about(Action.STOPPED_AT_ONCE),
             )
-            logging.shutdown()
+            self._flush()
             os._exit(128 + number)
         self._stop.set()
 

@@ -137,7 +137,7 @@ def test_workers_are_told_to_end_and_end_with_0_when_their_step_has_ended(live: 
     first, second = live.start_worker(), live.start_worker()
     if verb == "drain":
         said = live.cli("worker", "drain", "worker-1", "--wait", "60").out
-        assert not live.fleet.snapshot().workers[1:]
+        assert [each.card.name for each in live.fleet.snapshot().workers] == ["worker-2"]
     else:
         said = live.cli("worker", "terminate", "worker-1").out
     assert "Worker worker-1-" in said
@@ -358,7 +358,7 @@ def test_the_exporter_serves_with_every_option(live: Live):
     with live.started(
         "exporter", "--host", "127.0.0.1", "-p", "0", "--per-worker", "--max-queues", "1",
         "--dagster", "--dagster-interval", "1", "-w", str(live.workspace_file),
-        "--basic-auth-user", "prometheus", "--ui-url", "http://127.0.0.1:3000",
+        "--basic-auth-user", "prometheus", "--ui-url", "http://127.0.0.1:3000", "--assets-prefix", "ops/taskiq",
         "--log-format", "console",
         ready="Metrics of namespace", DAGSTER_TASKIQ_EXPORTER_PASSWORD="pass-word",
     ) as (_, said):  # fmt: skip

@@ -2,14 +2,20 @@
 
 import base64
 import json
+import socket
 import time
 import urllib.request
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+import psutil
 
 from dagster_taskiq_kit.exporter.fleet.state import API_VERSION, SECTIONS
 from dagster_taskiq_kit.host.process_group import wait_until
 from tests.metrics.conftest import get
 
 from .conftest import Served
+from .crowd import of_200_workers
 
 
 def test_the_fleet_as_data_says_what_waits_runs_and_serves(served: Served):
@@ -53,7 +59,7 @@ def test_who_follows_is_told_all_and_then_what_has_changed(served: Served):
     events = served.events()
     told = next(events)
     assert list(told["rows"]["waiting"]) == [first.task_id]
-    assert told["head"]["links"] == {"ui": "http://dagster.example"}
+    assert told["head"]["links"] == {"ui": "http://dagster.example", "assets": "taskiq"}
     second = crowd.submit("bulk", "second")
     changed = next(each for each in events if "waiting" in each["rows"])
     assert list(changed["rows"]["waiting"]) == [second.task_id]
@@ -132,3 +138,37 @@ def test_the_data_is_json_that_shows_no_password(served: Served):
     served.start_exporter()
     said = json.dumps(served.fleet())
     assert "redis://" not in said
+
+
+def test_who_does_not_read_is_hung_up_on_and_keeps_nobody_out(served: Served):
+    of_200_workers(served.crowd)  # more than a socket holds
+    served.start_exporter()
+    port = int(served.url.rpartition(":")[2])
+    served.fleet()
+    with ExitStack() as unread:
+        for _ in range(5):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.connect(("127.0.0.1", port))
+            unread.enter_context(closing(client))
+            client.sendall(b"GET /api/fleet/events HTTP/1.1\r\nHost: h\r\n\r\n")
+        clients = lambda: sum(  # noqa: E731
+            each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
+            for each in psutil.Process(served.exporter.pid).net_connections("tcp")
+        )
+        assert wait_until(lambda: clients() == 5, 20)
+        assert wait_until(lambda: clients() == 0, 90)
+    assert served.fleet()["away"] is None
+
+
+def test_a_reason_shows_no_password(served: Served):
+    crowd = served.crowd
+    crowd.add_worker("w1", ["default"], slots=1, busy=0)
+    ((worker_id, card),) = crowd.cards.items()
+    why = "it does not import: OperationalError: postgresql://etl:s3cret@db/x"
+    crowd.cards[worker_id] = replace(card, stale={"code": why}, trouble=why, modes={"code": why})
+    crowd.renew(worker_id)
+    served.start_exporter()
+    said = served.fleet()
+    assert said["workers"][0]["older_code"] == {"code": why.replace("s3cret", "***")}
+    assert "s3cret" not in json.dumps(said)

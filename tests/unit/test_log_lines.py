@@ -4,12 +4,18 @@ import ast
 import json
 import logging
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from dagster_taskiq_kit.cli.refusals import tell
+from dagster_taskiq_kit.host import log_lines
 from dagster_taskiq_kit.host.log_lines import FIELDS, JsonLines
 from dagster_taskiq_kit.vocabulary.log_actions import Action, about, of_task
+from dagster_taskiq_kit.vocabulary.masking import masked
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "dagster_taskiq_kit"
@@ -96,3 +102,70 @@ def test_everything_that_the_kit_logs_names_its_action():
                 ):
                     silent.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert silent == []
+
+
+def test_what_a_command_says_in_json_is_one_object_whatever_stands_in_it(capsys, monkeypatch):
+    monkeypatch.setattr(log_lines, "_always", {"worker": "celery@w1", "host": "h"})
+    for sentence in ('Bad: password="abc def"', "redis://localhost:6379/0 does not answer (late)."):
+        tell(sentence, "critical", action=Action.CANNOT_GO_ON.value)
+        said = json.loads(capsys.readouterr().err)
+        assert (said["action"], said["worker"]) == ("cannot_go_on", "celery@w1")
+        assert "abc" not in said["event"]
+    assert said["event"].startswith("redis://localhost:6379/0 does not answer")
+
+
+def test_one_record_that_cannot_be_written_is_not_the_last_one():
+    code = """
+import logging, sys
+from dagster_taskiq_kit.cli.refusals import tell
+from dagster_taskiq_kit.host import log_lines
+from dagster_taskiq_kit.host.log_lines import configure_logging
+from dagster_taskiq_kit.host.written_lines import LogWriter
+configure_logging("info", sys.argv[1], {"worker": "w"})
+log = LogWriter()
+with log.running():
+    logging.info("value %d", "x")
+    logging.info("bad state", extra={"state": {(1, 2): 0}})
+    print("printed")
+    logging.info("after them")
+"""
+    for form in ("console", "json"):
+        command = [sys.executable, "-c", code, form]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "after them" in said.stderr
+        assert "cannot be written with what it was given" in said.stderr
+        assert "printed" in said.stdout
+        if form == "json":
+            lines = [json.loads(line) for line in (said.stderr + said.stdout).splitlines()]
+            assert {line["worker"] for line in lines} == {"w"}
+
+
+def test_a_second_signal_has_its_last_words():
+    code = """
+import logging, os
+from dagster_taskiq_kit.cli.refusals import tell
+from dagster_taskiq_kit.host import log_lines
+from dagster_taskiq_kit.host.log_lines import configure_logging
+from dagster_taskiq_kit.host.written_lines import LogWriter
+configure_logging("info", "json", {"worker": "w"})
+log = LogWriter()
+with log.running():
+    logging.warning("Told to stop again.")
+    log.flush_within(30)
+    os._exit(0)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(said.stderr)["event"] == "Told to stop again."
+
+
+def test_a_line_is_masked_in_time_that_is_linear_in_its_length():
+    """A step may print a megabyte without a blank; a worker that masks it holds up its lease."""
+    for begins in ("token: ", "see http://x ", "%41 ", "a.secret-"):
+        line = begins + "0123456789abcdef." * 60_000
+        began_s = time.process_time()
+        masked(line)
+        long_s = time.process_time() - began_s
+        began_s = time.process_time()
+        for _ in range(10):
+            masked(line[:100_000])
+        assert long_s < 10 * (time.process_time() - began_s) + 0.5, begins

@@ -14,6 +14,7 @@ from ...health.snapshot import Snapshot
 _OUT = ("succeeded", "failed", "crashed", "cancelled", "refused")
 _IN = ("submitted",)
 SAMPLE_EVERY_MS = 30_000
+_JITTER_MS = 1_000
 _SAMPLES = 120
 _RATE_OVER_MS = 60_000
 #: A rate is between two looks.
@@ -67,7 +68,8 @@ class Histories:
         self.by_queue = {name: self.by_queue.get(name, QueueHistory()) for name in sums}
         for name, (submitted, ended) in sums.items():
             self.by_queue[name].saw(at_ms, submitted, ended)
-        if abs(at_ms - self._sampled_ms) >= SAMPLE_EVERY_MS:
+        # A look comes a little early as often as a little late.
+        if abs(at_ms - self._sampled_ms) >= SAMPLE_EVERY_MS - _JITTER_MS:
             self._sampled_ms = at_ms
             for queue in snapshot.queues:
                 self.by_queue[queue.name].backlog.append(queue.backlog)

@@ -51,8 +51,11 @@ class FleetReader:
         self._connection = SyncConnection(hasty(settings))
         self._histories = Histories()
         self._names = JobNames()
+        self._letters: Sequence[dead_letters.DeadLetter] = ()
+        self._letters_of = (0, 0)
         self._state: FleetState | None = None
-        self._first = threading.Event()
+        #: What is known is of now, or as new as can be had.
+        self._fresh, self._lock = threading.Event(), threading.Lock()
         self._wanted, self._stopping = threading.Event(), False
         self._watched_until_s = 0.0
         self._thread = threading.Thread(target=self._go_on, name="fleet", daemon=True)
@@ -71,19 +74,22 @@ class FleetReader:
 
         Blocks for a moment when nothing was read lately.
         """
-        watched = time.monotonic() < self._watched_until_s
-        self._watched_until_s = time.monotonic() + _WATCHED_FOR_S
-        if not watched:
-            self._first.clear()
-            self._wanted.set()
-            self._first.wait(_FIRST_WITHIN_S)
-        return self._state or away(None, "The broker has not answered yet.", self._settings)
+        with self._lock:
+            watched = time.monotonic() < self._watched_until_s
+            self._watched_until_s = time.monotonic() + _WATCHED_FOR_S
+            if not watched:
+                self._fresh.clear()
+                self._wanted.set()
+        if self._fresh.wait(_FIRST_WITHIN_S) and self._state is not None:
+            return self._state
+        why = f"The broker has not answered for {_FIRST_WITHIN_S:g} s."
+        return away(self._state, why, self._settings)
 
     def _go_on(self) -> None:
         while not self._stopping:
             began_s = time.monotonic()
             self._state = self._look()
-            self._first.set()
+            self._fresh.set()
             watched = time.monotonic() < self._watched_until_s
             every_s = _EVERY_S if watched else SAMPLE_EVERY_MS / 1000
             self._wanted.wait(max(0.05, every_s - (time.monotonic() - began_s)))
@@ -102,16 +108,24 @@ class FleetReader:
         snapshot = read_snapshot(self._connection)
         settings = with_published_objectives(snapshot, self._settings)
         waiting = self._waiting(snapshot)
-        letters: Sequence[dead_letters.DeadLetter] = ()
-        if snapshot.dead_letters:
-            letters = dead_letters.read_all(self._connection, _MOST_DEAD_LETTERS)
+        self._read_letters(snapshot)
         held = [each for worker in snapshot.workers for each in worker.held]
         kinds = {each.task_id: Kind(each.kind) for each in (*held, *waiting)}
         jobs = self._names.of(self._connection, kinds)
         return FleetReading(
-            snapshot, judge(snapshot, settings), settings, waiting, letters, jobs,
+            snapshot, judge(snapshot, settings), settings, waiting, self._letters, jobs,
             self._histories.saw(snapshot),
         )  # fmt: skip
+
+    def _read_letters(self, snapshot: Snapshot) -> None:
+        """Read the newest dead letters, when there are others: each carries its payload."""
+        died = sum(n for (event, *_), n in snapshot.counters.items() if event == "dead")
+        if (mark := (snapshot.dead_letters, died)) == self._letters_of:
+            return
+        self._letters = (
+            dead_letters.read_all(self._connection, _MOST_DEAD_LETTERS) if mark[0] else ()
+        )
+        self._letters_of = mark
 
     def _waiting(self, snapshot: Snapshot) -> Sequence[WaitingMessage]:
         """Return what waits, the longest-waiting first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...broker.dead_letters import DeadLetter
 from ...config.settings import TaskiqSettings
-from ...health.findings import Finding, worst
+from ...health.findings import Finding, watched_queues, worst
 from ...health.snapshot import HeldReading, QueueReading, Snapshot, WorkerReading
 from ...version import __version__
 from ...vocabulary.log_actions import of_task
@@ -83,7 +83,7 @@ class FleetState:
     def as_data(self) -> dict[str, Any]:
         """Return it as ``/api/fleet`` answers."""
         rows = {name: list(section.values()) for name, section in self.sections.items()}
-        return {"api": API_VERSION, **self.head, **rows}
+        return {**self.head, **rows}
 
     def since(self, before: "FleetState | None") -> dict[str, Any]:
         """Return what changed since another state, or all when there is none."""
@@ -102,10 +102,11 @@ def fleet_state(reading: FleetReading, links: Mapping[str, str]) -> FleetState:
 
     Args:
         reading: What was read.
-        links: Where else to look: ``ui`` is Dagster's UI.
+        links: Where else to look: ``ui`` is Dagster's UI, ``assets`` the path of the kit's there.
     """
     snapshot, server = reading.snapshot, reading.snapshot.server
     head = {
+        "api": API_VERSION,
         "namespace": reading.settings.namespace,
         "release": __version__,
         "taken_at_ms": snapshot.taken_at_ms,
@@ -155,7 +156,10 @@ def away(last: FleetState | None, why: str, settings: TaskiqSettings) -> FleetSt
     """Return what was known last, with why nothing newer is known."""
     if last is None:
         empty: dict[str, Section] = {name: {} for name in SECTIONS}
-        head = {"namespace": settings.namespace, "release": __version__, "taken_at_ms": None}
+        head = {
+            "api": API_VERSION, "namespace": settings.namespace, "release": __version__,
+            "taken_at_ms": None, "links": {}, "broker": {}, "totals": {},
+        }  # fmt: skip
         return FleetState({**head, "severity": "error", "away": masked(why)}, empty)
     return FleetState({**last.head, "severity": "error", "away": masked(why)}, last.sections)
 
@@ -194,6 +198,7 @@ def _queue(queue: QueueReading, reading: FleetReading) -> Row:
         "backlog": queue.backlog,
         "waiting": dict(queue.waiting),
         "oldest_waiting_at_ms": _moment_ms(reading.snapshot, queue.oldest_waiting_s),
+        "declared": queue.name in watched_queues(reading.settings),
         "objective_s": promised.slo_s,
         "backlog_warn": promised.backlog_warn,
         "backlog_error": promised.backlog_error,
@@ -223,8 +228,8 @@ def _worker(worker: WorkerReading, snapshot: Snapshot) -> Row:
         "busy_slots": card.busy_slots,
         "run_slots": card.run_slots,
         "busy_run_slots": card.busy_run_slots,
-        "locations": {name: card.modes.get(name, "") for name in card.locations},
-        "older_code": dict(card.stale),
+        "locations": {name: masked(card.modes.get(name, "")) for name in card.locations},
+        "older_code": {name: masked(why) for name, why in card.stale.items()},
         "version": card.version,
         "dagster_version": card.dagster_version,
         "began_at_ms": round(card.began_s * 1000) or None,
@@ -243,7 +248,7 @@ def _about(task_id: str, kind: str, jobs: Mapping[str, str]) -> dict[str, Any]:
     return {
         "task_id": task_id,
         "kind": kind,
-        "job": jobs.get(task_id),
+        "job": jobs.get(task_id) or None,
         **{name: said.get(name) for name in ("run_id", "step_key", "attempt")},
     }
 

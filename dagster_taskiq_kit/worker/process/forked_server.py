@@ -11,7 +11,6 @@ then starts fresh processes instead, as it does in the place of a fork server th
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ...code_locations.code_location import CodeLocation
+from ...host.log_lines import log_as_a_fork
 from .lifecycle import threads
 from .server_process import be_server
 
@@ -88,8 +88,7 @@ def _fork(location: CodeLocation, others: Sequence[ForkedServer]) -> ForkedServe
             wire.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        logging.root.handlers.clear()
-        logging.root.setLevel(logging.WARNING)
+        log_as_a_fork()
         be_server(theirs, json.dumps(asdict(location)))
     except BaseException:  # noqa: BLE001  (the last word of this process)
         traceback.print_exc()

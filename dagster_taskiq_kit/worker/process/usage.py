@@ -43,12 +43,18 @@ class Usage:
 
 
 NOTHING = Usage()
+#: The largest process that was reaped before the message at hand.
+_reaped_before = [0]
 
 
 def used_so_far() -> Usage:
-    """Return what this process has used since its fork."""
+    """Return what this process has used since its fork; of memory since the last message."""
     own, reaped = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return of_kernel(own, reaped)
+    used = of_kernel(own, reaped)
+    if reaped.ru_maxrss > _reaped_before[0]:
+        return used
+    # The largest that was ever reaped: the kernel forgets it never, and it was another message's.
+    return Usage(used.user_s, used.system_s, own.ru_maxrss)
 
 
 def of_kernel(*told: Any) -> Usage:
@@ -62,5 +68,6 @@ def of_kernel(*told: Any) -> Usage:
 
 def forget_peak() -> None:
     """Have the largest resident memory begin anew, where the kernel can."""
+    _reaped_before[0] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as refs:  # noqa: PTH123
         refs.write(_FORGET_PEAK)

@@ -6,7 +6,7 @@ const MOST_ROWS = 200; // of a table at once; the filter finds the rest
 const MOST_CELLS = 32; // of a worker
 const sections = { findings: {}, queues: {}, workers: {}, running: {}, waiting: {}, dead_letters: {}, lost_workers: {} };
 const made = new Map(); // element by section and id
-let head = null, clockMs = 0, heardAtMs = 0, following = false;
+let head = null, clockMs = 0, heardAtMs = 0, source = null, drawing = false;
 const sorting = { running: ["since_ms", 1], waiting: ["since_ms", 1], dead_letters: ["died_at_ms", -1] };
 
 const at = (id) => document.getElementById(id);
@@ -74,7 +74,7 @@ function queueCard(row) {
     ? element("strong", { class: row.backlog ? "error" : "warn" }, "no worker serves it")
     : element("span", {}, element("strong", {}, `${row.workers}`), row.workers === 1 ? " worker serves it" : " workers serve it");
   return element("article", { class: "card", "data-queue": row.name },
-    element("h3", {}, link(`assets/taskiq/queue/${encodeURIComponent(row.name)}`, row.name),
+    element("h3", {}, row.declared ? link(`assets/${head.links.assets}/queue/${encodeURIComponent(row.name)}`, row.name) : row.name,
       element("small", { class: row.paused ? "warn" : worst }, row.paused ? "paused" : "")),
     element("p", {}, element("strong", { class: worst }, `${row.backlog}`), kinds ? ` waiting (${kinds}), ` : " waiting, ",
       element("strong", {}, `${row.claimed}`), " claimed, ", element("strong", {}, `${row.running}`), " running"),
@@ -199,7 +199,6 @@ function say(where, text) {
 // -- drawing
 
 function drawHead() {
-  document.title = `${head.severity === "ok" ? "" : `${head.severity.toUpperCase()} `}${head.namespace} fleet`;
   say(at("namespace"), head.namespace);
   say(at("release"), `dagster-taskiq-kit ${head.release}`);
   const wrong = Object.keys(sections.findings).length;
@@ -208,12 +207,12 @@ function drawHead() {
   at("verdict").className = head.severity;
   at("away").hidden = !head.away;
   document.body.classList.toggle("stale", Boolean(head.away));
-  if (head.totals) {
+  if (head.totals && "backlog" in head.totals) {
     const shown = [["waiting", head.totals.backlog], ["running", head.totals.running], ["workers", head.totals.workers], ["dead letters", head.totals.dead_letters]];
     if (at("totals").children.length !== shown.length) at("totals").replaceChildren(...shown.map(([name]) => element("div", {}, element("dt", {}, name), element("dd"))));
     shown.forEach(([, value], n) => say(at("totals").children[n].lastChild, `${value}`));
   }
-  if (head.broker) {
+  if (head.broker && "latency_ms" in head.broker) {
     const b = head.broker, most = b.max_memory_bytes ? ` of ${bytes(b.max_memory_bytes)}` : "";
     say(at("broker"), `${b.version || "broker"}, ${b.latency_ms} ms, ${bytes(b.used_memory_bytes)}${most}, ${b.clients ?? "?"} clients${b.append_only === false ? ", no append-only file" : ""}`);
   }
@@ -250,6 +249,14 @@ function drawQueueChoice() {
   choice.value = names.includes(chosen) ? chosen : "";
 }
 
+// A hidden page has no frames: it is drawn once when it is shown again, and says in its title how it is.
+function drawSoon() {
+  if (head) document.title = `${head.severity === "ok" ? "" : `${head.severity.toUpperCase()} `}${head.namespace} fleet`;
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => { drawing = false; draw(); });
+}
+
 function draw() {
   if (!head) return;
   const heldBy = {};
@@ -273,7 +280,8 @@ function tick() {
     if (row && row.oldest_waiting_at_ms) old.replaceWith(bar(oldestShare(row)));
   }
   drawAway();
-  if (following && Date.now() - heardAtMs > 15000) lost();
+  // Who only listens does not learn that the other side is gone: ask anew.
+  if (Date.now() - heardAtMs > 15000) { lost(); follow(); }
 }
 
 // -- following
@@ -286,34 +294,35 @@ function take(said) {
     for (const id of ids) { delete sections[name][id]; made.delete(`${name} ${id}`); }
   }
   for (const [name, rows] of Object.entries(said.rows)) Object.assign(sections[name], rows);
-  requestAnimationFrame(draw);
+  drawSoon();
 }
 
 function lost() {
   if (!head) { say(at("verdict"), "The exporter does not answer."); return; }
   head = { ...head, severity: "error", away: "The exporter does not answer; the page goes on when it does." };
-  requestAnimationFrame(draw);
+  drawSoon();
 }
 
 function follow() {
-  const source = new EventSource("api/fleet/events");
+  if (source) source.close();
+  const mine = source = new EventSource("api/fleet/events");
   let first = true;
-  source.onmessage = (message) => {
-    following = true;
+  heardAtMs = Date.now();
+  mine.onmessage = (message) => {
     // After a break the server says all again.
     if (first) for (const name of Object.keys(sections)) sections[name] = {};
     first = false;
     take(JSON.parse(message.data));
   };
-  source.onerror = () => {
+  mine.onerror = () => {
     first = true;
     lost();
     // A browser gives up by itself when it was refused.
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (source === mine) follow(); }, 2000);
   };
 }
 
-for (const id of ["words", "queue", "kind"]) at(id).addEventListener("input", () => requestAnimationFrame(draw));
+for (const id of ["words", "queue", "kind"]) at(id).addEventListener("input", () => drawSoon());
 at("filter").addEventListener("submit", (event) => event.preventDefault());
 setInterval(tick, 1000);
 follow();
