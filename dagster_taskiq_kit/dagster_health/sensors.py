@@ -29,8 +29,6 @@ from .health_reading import HealthReading, completed_by_environment, read_health
 logger = logging.getLogger(__name__)
 
 MOST_EVENTS = 20
-#: Of these: subjects whose figures alone have changed, those that were told longest ago first.
-_FIGURES_A_TICK = 4
 #: The lease of the reporting sensor, in ticks: another takes over after so many are missed.
 _WATCH_TICKS = 4
 #: Figures that change all the time are reported in every second tick.
@@ -152,7 +150,7 @@ def _events(
     stale_s: float,
 ) -> Iterable[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Return what is to be reported in this tick: subjects that changed first, then the oldest."""
-    left = MOST_EVENTS - _FIGURES_A_TICK
+    left = MOST_EVENTS
     evaluations: list[dg.AssetCheckEvaluation] = []
     for subject in due:
         findings = [each for each in found.of(subject) if memory.is_settled(each)]
@@ -166,7 +164,6 @@ def _events(
             metadata=_figures(found, subject),
         )
         evaluations += [evaluation(each, found.snapshot, key_prefix) for each in findings]
-    left = _FIGURES_A_TICK
     for subject in memory.longest_unchanged(watched):
         # Figures of a verdict that stands: one event, so that nobody reads a backlog of yesterday.
         figures = _figures(found, subject)
