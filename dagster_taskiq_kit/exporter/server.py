@@ -29,6 +29,8 @@ MOST_SENDING = 64
 _SENT_WITHIN_S = 10.0
 #: How long an answer waits for who does not read it.
 _READ_WITHIN_S = 20.0
+#: What the kernel keeps for who does not read; else it is megabytes for each.
+_UNREAD_BYTES = 131_072
 _UP_WITHIN_S = 30.0
 #: How long who is being answered may go on when the server ends.
 _LEAVE_WITHIN_S = 2
@@ -133,6 +135,7 @@ def _bind(options: ServerOptions) -> socket.socket:
     made = socket.socket(family)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
         made.bind((options.host, options.port))
         made.listen(128)
     except (OSError, OverflowError, UnicodeError) as error:
