@@ -7,7 +7,7 @@ seconds ago; a message that began since then has none yet.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
@@ -127,26 +127,21 @@ def top(as_json: bool, sort: str, every_s: float, once: bool, **broker: Any) -> 
     with connect(broker) as connection:
         look = lambda: sorted(read_executing(connection, names), key=ORDERS[sort])  # noqa: E731
         if as_json:
-            say([_as_data(each) for each in look()], "", as_json=True)
+            say([asdict(each) for each in look()], "", as_json=True)
             return
         if once or not console.is_terminal:
             console.print(_table(look()))
             return
-        with Live(_table(look()), console=console, screen=True) as live, _until_interrupted():
+        with (
+            Live(_table(look()), console=console, screen=True) as live,
+            suppress(KeyboardInterrupt),
+        ):
             while True:
                 time.sleep(every_s)
                 try:
                     live.update(_table(look()))
                 except BrokerUnavailable as error:
                     live.update(Text(masked(str(error))))
-
-
-def _until_interrupted() -> suppress:
-    return suppress(KeyboardInterrupt)
-
-
-def _as_data(each: Executing) -> dict[str, Any]:
-    return dict(vars(each))
 
 
 def _table(rows: Sequence[Executing]) -> Any:

@@ -31,7 +31,6 @@ _SENT_WITHIN_S = 10.0
 _READ_WITHIN_S = 20.0
 #: What the kernel keeps for who does not read; else it is megabytes for each.
 _UNREAD_BYTES = 131_072
-_UP_WITHIN_S = 30.0
 #: How long who is being answered may go on when the server ends.
 _LEAVE_WITHIN_S = 2
 
